@@ -1,0 +1,109 @@
+"""Environment variables of the programs that mailtwist replaces.
+
+Most variables mean one setting and stand beside it, in its declaration. Here
+are those that mean more than one, or whose values are spelled differently.
+``ELEMTA_<KEY>`` works for every key, like ``MAILTWIST_<KEY>``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+Convert = Callable[[str, Mapping[str, str]], object | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedVariable:
+    """``convert`` gives what the variable says of ``key``, or None for nothing."""
+
+    name: str
+    key: str
+    convert: Convert
+
+
+def _when(word: str, value: object) -> Convert:
+    return lambda text, _: value if text.strip() == word else None
+
+
+_LOG_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warn",
+    "warning": "warn",
+    "error": "error",
+    "fatal": "error",
+}
+
+
+def _log_level(text: str, _: Mapping[str, str]) -> object | None:
+    return _LOG_LEVELS.get(text.strip().lower())
+
+
+def _redis_url(text: str, _: Mapping[str, str]) -> object | None:
+    return text if "://" in text else f"redis://{text.strip()}/0"
+
+
+def _database_url(text: str, environ: Mapping[str, str]) -> object | None:
+    kind = environ.get("DAPTIN_DB_TYPE", "").strip().lower() or "sqlite3"
+    convert = {"sqlite3": _sqlite_url, "postgres": _postgres_url}.get(kind)
+    if convert is None:
+        raise ValueError(f"the databases are sqlite3 and postgres, not {kind}")
+    return convert(text.strip())
+
+
+def _sqlite_url(text: str) -> str:
+    return f"sqlite:///{os.path.abspath(text)}"
+
+
+def _postgres_url(text: str) -> str:
+    """A URL stays one; "host=... user=..." becomes one."""
+    if "://" in text:
+        return text
+    try:
+        words = dict(word.split("=", 1) for word in shlex.split(text))
+    except ValueError:
+        raise ValueError('must be a URL or "host=... user=... dbname=..."') from None
+    user = quote(words.pop("user", ""), safe="")
+    password = words.pop("password", "")
+    login = f"{user}:{quote(password, safe='')}@" if password else f"{user}@" if user else ""
+    host, port = words.pop("host", "localhost"), words.pop("port", "")
+    name = quote(words.pop("dbname", ""), safe="")
+    query = f"?{urlencode(words)}" if words else ""
+    return f"postgresql+psycopg://{login}{host}{':' + port if port else ''}/{name}{query}"
+
+
+def _catch_all(text: str, _: Mapping[str, str]) -> object | None:
+    return {"*": text}
+
+
+SEED_VARIABLES: tuple[SeedVariable, ...] = (
+    SeedVariable("ENVIRONMENT", "dev_mode", _when("development", True)),
+    SeedVariable("ENVIRONMENT", "log_level", _when("development", "debug")),
+    SeedVariable("GIN_MODE", "log_level", _when("debug", "debug")),
+    SeedVariable("REDIS_ADDR", "redis_url", _redis_url),
+    SeedVariable("DAPTIN_DB_CONNECTION_STRING", "database_url", _database_url),
+    # Nothing but this exact word counts, as in the program it comes from.
+    SeedVariable("DAPTIN_DISABLE_SMTP", "disable_smtp", _when("true", True)),
+    SeedVariable("DAPTIN_LOG_LEVEL", "log_level", _log_level),
+    SeedVariable("DAPTIN_LOG_LOCATION", "log_file", lambda text, _: text),
+    SeedVariable("FORWARD_EMAIL", "aliases", _catch_all),
+)
+
+# Each adds a listener, whatever `listeners` says.
+PORT_VARIABLES: tuple[tuple[str, str], ...] = (
+    ("DAPTIN_PORT", "http"),
+    ("DAPTIN_HTTPS_PORT", "https"),
+)
+
+# Where to find the file when the command line does not say.
+FILE_VARIABLES: tuple[str, ...] = ("MAILTWIST_CONFIG", "ELEMTA_CONFIG_PATH")
+
+DEPRECATED: Mapping[str, str] = {
+    name: f"SMTP_{name}"
+    for name in ("RELAY_HOST", "RELAY_PORT", "RELAY_USERNAME", "RELAY_PASSWORD")
+}

@@ -1,0 +1,215 @@
+"""Every setting of the server, declared once.
+
+Attributes carry the values in use; the metadata of each field says the rest
+(:mod:`mailtwist.config.declare`). ``LATER`` marks keys that the file format has
+from the start although the part that acts on them is still to be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mailtwist.config.declare import items, section, setting
+from mailtwist.config.kinds import (
+    Choice,
+    Duration,
+    Flag,
+    ListOf,
+    MapOf,
+    Octets,
+    Path,
+    Text,
+    Whole,
+)
+from mailtwist.config.listeners import Listener, ListenerItem
+from mailtwist.config.names import Domain, HostPort, LocalPartOrMailbox, Mailbox, Network, Url
+from mailtwist.config.outgoing import (
+    DAY,
+    LATER,
+    Acme,
+    Delivery,
+    Dkim,
+    Inbox,
+    Outbound,
+    Queue,
+    Relay,
+    Send,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    cert_file: str = setting(
+        Path(),
+        "",
+        "The certificate chain, PEM; empty: one signed by itself, kept in `data_dir`.",
+        example="/etc/mailtwist/fullchain.pem",
+    )
+    key_file: str = setting(
+        Path(), "", "The private key, PEM.", example="/etc/mailtwist/privkey.pem"
+    )
+    required: bool = setting(Flag(), False, "Whether MAIL is refused before STARTTLS.")
+    enabled: bool = setting(Flag(), True, "Whether STARTTLS is offered.")
+    min_version: str = setting(Choice(("1.2", "1.3")), "1.2", "The oldest TLS version spoken.")
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    enabled: bool = setting(Flag(), True, "Whether SMTP offers AUTH.")
+    required: bool = setting(
+        Flag(),
+        False,
+        "Whether MAIL needs a login on `smtp` listeners too, not on submission alone.",
+    )
+    methods: tuple[str, ...] = setting(
+        ListOf(Choice(("plain", "login"))), ("plain", "login"), "The SASL mechanisms offered."
+    )
+    backend: str = setting(
+        Choice(("sql", "file", "ldap")),
+        "sql",
+        "Who knows the users: the store, a file, or an LDAP server.",
+        inactive=f"`sql` alone acts; file and ldap: {LATER}",
+    )
+    file_path: str = setting(
+        Path(), "", "The users of `backend: file`.", inactive=LATER, example="/etc/mailtwist/users"
+    )
+    allow_plaintext: bool = setting(
+        Flag(), False, "Whether a password may cross a connection without TLS (for loopback)."
+    )
+    bcrypt_cost: int = setting(
+        Whole(10, 16), 10, "The work factor of new password verifiers; one more doubles the time."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    recipients: int = setting(
+        Whole(1, 100_000),
+        100,
+        "Recipients of one message.",
+        unit="recipients",
+        aliases=("max_recipients",),
+    )
+    connections_per_address: int = setting(
+        Whole(1, 1_000_000),
+        100,
+        "Connections at once from one IP address, on each listener.",
+        unit="connections",
+    )
+    idle_timeout: float = setting(
+        Duration(1, DAY), 300.0, "How long a silent SMTP client is kept.", unit="seconds"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. The last fields are derived and never read from a file."""
+
+    hostname: str = setting(
+        Domain(),
+        "",
+        "The name the server greets with and puts into Received; empty: the machine's host name.",
+        variables=("MAIL_HOSTNAME",),
+        example="mail.example.com",
+    )
+    domains: tuple[str, ...] = setting(
+        ListOf(Domain()),
+        (),
+        "Domains whose mail is ours from the start; more come as rows.",
+        aliases=("local_domains",),
+        variables=("MAIL_DOMAIN",),
+        example=["example.com"],
+    )
+    data_dir: str = setting(
+        Path(),
+        "./var",
+        "The folder of the SQLite database, the secret key and the certificate.",
+        example="/var/lib/mailtwist",
+    )
+    database_url: str = setting(
+        Url(("sqlite", "postgresql", "postgresql+psycopg", "postgres")),
+        "",
+        "The database; empty: `mailtwist.db` in `data_dir`. PostgreSQL: "
+        "`postgresql+psycopg://user@host/name`.",
+        secret=True,
+    )
+    listeners_given: tuple[ListenerItem, ...] = items(
+        ListenerItem,
+        "What the server listens on. Without `listeners` and `listen_addr`: the sandbox's ports "
+        "on 127.0.0.1.",
+        key="listeners",
+    )
+    listen_addr: str = setting(
+        HostPort(default_port=25), "", "Short for one `smtp` listener.", example=":2525"
+    )
+    tls: Tls = section(Tls, "TLS towards clients.")
+    auth: Auth = section(Auth, "Logins.")
+    allowed_relays: tuple[str, ...] = setting(
+        ListOf(Network()),
+        ("127.0.0.1", "::1"),
+        "Addresses and networks that may send to foreign domains without a login.",
+        inactive="nobody relays before there is a queue",
+    )
+    max_message_size: int = setting(
+        Octets(1 << 10, 1 << 32),
+        26_214_400,
+        "The largest message taken.",
+        unit="octets",
+        aliases=("max_size",),
+    )
+    limits: Limits = section(Limits, "Bounds on what one client may ask for.")
+    queue: Queue = section(Queue, "Mail that leaves.")
+    outbound: Outbound = section(Outbound, "How it leaves.")
+    delivery: Delivery = section(Delivery, "Where local mail ends up.")
+    aliases: Mapping[str, str] = setting(
+        MapOf(LocalPartOrMailbox(), Mailbox()),
+        {"postmaster": ""},
+        "Local part (in every local domain) or address, to the address that gets its mail; "
+        "`*`: whoever has no mailbox of his own.",
+        example={"postmaster": "alice@example.com"},
+    )
+    relay: Relay = section(Relay, "A smart host.")
+    dkim: Dkim = section(Dkim, "DKIM signatures.")
+    inbox: Inbox = section(Inbox, "Throw-away mailboxes read over HTTP.")
+    send: Send = section(Send, "Mail sent by HTTP.")
+    acme: Acme = section(Acme, "Certificates from an authority.")
+    redis_url: str = setting(
+        Url(("redis", "rediss", "unix")),
+        "",
+        "A Redis for counters shared by nodes; the server starts without it too.",
+        secret=True,
+        inactive=LATER,
+    )
+    dev_mode: bool = setting(
+        Flag(),
+        False,
+        "A sandbox: every recipient is taken, nothing leaves.",
+        aliases=("server.dev_mode",),
+    )
+    disable_smtp: bool = setting(Flag(), False, "Leaves out every SMTP and submission listener.")
+    log_level: str = setting(
+        Choice(("debug", "info", "warn", "error")), "info", "The least important line logged."
+    )
+    log_file: str = setting(Path(), "", "Where log lines go; empty: standard output.")
+    log_format: str = setting(
+        Choice(("json", "text")), "json", "One JSON object a line, or lines for people."
+    )
+    banner: str = setting(
+        Text(),
+        "",
+        "Key of older configuration files.",
+        inactive="accepted for old files; the greeting is fixed",
+    )
+    queue_dir: str = setting(
+        Path(),
+        "",
+        "Key of older configuration files.",
+        aliases=("queue.dir",),
+        inactive="accepted for old files; the queue is in the database",
+    )
+
+    # Derived by mailtwist.config.load.
+    listeners: tuple[Listener, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
