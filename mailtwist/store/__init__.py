@@ -1,0 +1,1 @@
+"""Everything durable: one SQL database behind plain functions of a connection."""

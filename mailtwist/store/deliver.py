@@ -1,0 +1,211 @@
+"""Accepted messages become rows: delivery, APPEND and import, many at once.
+
+:func:`deliver` is a set writer: it takes all acceptances of a batch and costs the same
+number of statements for one as for sixty. An acceptance has its entries whole or not at
+all; the others of the batch don't notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mailtwist.errors import MailError, NotFound, OverQuota
+from mailtwist.mail.flags import DELETED, SEEN
+from mailtwist.store import content, keywords
+from mailtwist.store.content import Spooled
+from mailtwist.store.ledger import AccountCounters, Ledger, MailboxCounters
+from mailtwist.store.names import INBOX, canonical
+from mailtwist.store.sql import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One mailbox that gets the message.
+
+    ``prefix``: trace headers that stand before the shared content; ``internaldate`` in
+    microseconds; ``return_path`` None when it did not come by SMTP.
+    """
+
+    account_id: int
+    mailbox: str
+    prefix: bytes = b""
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    internaldate: int = 0
+    return_path: str | None = None
+    recipient: str = ""
+    client_address: str = ""
+    is_tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A message with all who get it; ``now`` in microseconds.
+
+    ``received_as``: the id of "queued as" for mail that was delivered. Such mail falls into
+    INBOX where its mailbox is missing; None (APPEND, import) names the mailbox on
+    purpose, and a missing one is NotFound with TRYCREATE.
+    """
+
+    content: Spooled
+    entries: tuple[Entry, ...]
+    received_as: int | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Where an entry went."""
+
+    account_id: int
+    mailbox_id: int
+    uidvalidity: int
+    uid: int
+    modseq: int
+
+
+_INSERT_EMAIL = Statement(
+    """
+    INSERT INTO email (account_id, email_id, content_id, prefix, octets, header_octets,
+        envelope, bodystructure, body, parts, sent_at, sent_day, message_id, subject,
+        folded_subject, folded_from, folded_to, folded_cc, folded_bcc, has_attachment,
+        return_path, recipient, client_address, is_tls, received_as)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+_INSERT_MESSAGE = Statement(
+    """
+    INSERT INTO message (account_id, mailbox_id, uid, entry_id, email_id, flags, modseq,
+        octets, internaldate, saved_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+
+
+def deliver(
+    connection: Connection, acceptances: Sequence[Acceptance]
+) -> list[tuple[Delivered, ...] | MailError]:
+    """Write every acceptance of a batch; UIDs ascend in their order.
+
+    The answers stand in the order of the acceptances: where each entry went, or why none
+    did: NotFound (account or mailbox gone), OverQuota.
+    """
+    entries = [entry for acceptance in acceptances for entry in acceptance.entries]
+    ledger = Ledger.open(connection, (entry.account_id for entry in entries))
+    mailboxes = ledger.all_named(
+        ledger.accounts, {INBOX}.union(canonical(entry.mailbox) for entry in entries)
+    )
+    known = _keywords(connection, ledger, entries)
+    batch = _Batch(ledger, mailboxes, known)
+    answers = [batch.accept(acceptance) for acceptance in acceptances]
+    batch.write()
+    return answers
+
+
+def _keywords(
+    connection: Connection, ledger: Ledger, entries: Iterable[Entry]
+) -> dict[int, keywords.Keywords]:
+    wanted: dict[int, list[str]] = {}
+    for entry in entries:
+        if entry.keywords and entry.account_id in ledger.accounts:
+            wanted.setdefault(entry.account_id, []).extend(entry.keywords)
+    return keywords.add_fitting(connection, wanted) if wanted else {}
+
+
+class _Batch:
+    """The rows of the acceptances that fit, gathered before they are written together."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        mailboxes: dict[tuple[int, str], MailboxCounters],
+        known: dict[int, keywords.Keywords],
+    ) -> None:
+        self._ledger = ledger
+        self._mailboxes = mailboxes
+        self._keywords = known
+        self._contents: list[Spooled] = []
+        self._emails: list[tuple[Any, ...]] = []
+        self._messages: list[tuple[Any, ...]] = []
+
+    def accept(self, acceptance: Acceptance) -> tuple[Delivered, ...] | MailError:
+        try:
+            places = [self._place(acceptance, entry) for entry in acceptance.entries]
+            self._require_room(acceptance)
+        except MailError as refusal:
+            return refusal
+        self._contents.append(acceptance.content)
+        return tuple(
+            self._enter(acceptance, entry, account, mailbox)
+            for entry, (account, mailbox) in zip(acceptance.entries, places, strict=True)
+        )
+
+    def write(self) -> None:
+        connection = self._ledger.connection
+        if self._contents:
+            content.write_new(connection, self._contents)
+        _INSERT_EMAIL.each(connection, self._emails)
+        _INSERT_MESSAGE.each(connection, self._messages)
+        self._ledger.close()
+
+    def _place(
+        self, acceptance: Acceptance, entry: Entry
+    ) -> tuple[AccountCounters, MailboxCounters]:
+        account = self._ledger.accounts.get(entry.account_id)
+        if account is None:
+            raise NotFound("User unknown", detail=f"account {entry.account_id}")
+        mailbox = self._mailboxes.get((entry.account_id, canonical(entry.mailbox)))
+        if mailbox is None and acceptance.received_as is not None:
+            mailbox = self._mailboxes.get((entry.account_id, INBOX))
+        if mailbox is None:
+            raise NotFound("No such mailbox", imap_code="TRYCREATE")
+        return account, mailbox
+
+    def _require_room(self, acceptance: Acceptance) -> None:
+        added: dict[int, tuple[int, int]] = {}
+        for entry in acceptance.entries:
+            octets, messages = added.get(entry.account_id, (0, 0))
+            octets += len(entry.prefix) + acceptance.content.octets
+            added[entry.account_id] = octets, messages + 1
+        for account_id, (octets, messages) in added.items():
+            if not self._ledger.accounts[account_id].has_room(octets, messages):
+                raise OverQuota(detail=f"account {account_id}")
+
+    def _enter(
+        self,
+        acceptance: Acceptance,
+        entry: Entry,
+        account: AccountCounters,
+        mailbox: MailboxCounters,
+    ) -> Delivered:
+        spooled = acceptance.content
+        structure = spooled.structure
+        flags = entry.flags
+        if entry.keywords:
+            flags |= self._keywords[entry.account_id].mask(entry.keywords)
+        size = len(entry.prefix) + spooled.octets
+        number = account.entries(1)  # of the entry and of its e-mail
+        uid = mailbox.uids(1)
+        modseq = self._ledger.changed(mailbox)
+        account.octets += size
+        account.messages += 1
+        mailbox.count(1, size, not flags & SEEN, bool(flags & DELETED))
+        self._emails.append(
+            (entry.account_id, number, spooled.content_id, entry.prefix, spooled.octets,
+             structure.header_octets, structure.envelope, structure.bodystructure,
+             structure.body, structure.parts, structure.sent_at, structure.sent_day,
+             structure.message_id, structure.subject, structure.folded_subject,
+             structure.folded_from, structure.folded_to, structure.folded_cc,
+             structure.folded_bcc, int(structure.has_attachment),
+             entry.return_path, entry.recipient, entry.client_address,
+             int(entry.is_tls), acceptance.received_as)
+        )  # fmt: skip
+        self._messages.append(
+            (entry.account_id, mailbox.mailbox_id, uid, number, number, flags, modseq, size,
+             entry.internaldate, acceptance.now)
+        )  # fmt: skip
+        return Delivered(entry.account_id, mailbox.mailbox_id, mailbox.uidvalidity, uid, modseq)

@@ -1,0 +1,207 @@
+"""Who receives mail for an address, answered at RCPT from memory.
+
+The order in which an address is looked up, first answer wins:
+
+1. the row of exactly this address: an account, or an alias for other addresses;
+2. the setting ``aliases``, by whole address, then by local part (``postmaster``);
+3. the same two for the part before the domain's delimiter (``user+tag``);
+4. the domain's catch-all.
+
+Targets in domains that are not ours are left out: nothing relays yet. Answers, the empty
+one too, are kept until a row that matters changes (:func:`mailtwist.store.changes.bump`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from mailtwist.errors import ProtocolViolation
+from mailtwist.mail.address import Address, fold_domain, parse_address
+from mailtwist.store.sql import Statement
+
+T = TypeVar("T")
+
+MAX_DEPTH: Final = 10
+MAX_TARGETS: Final = 100
+MAX_LOOKUPS: Final = 1000
+CACHE_SIZE: Final = 20_000
+
+_DOMAIN = Statement(
+    "SELECT domain_id, kind, catch_all, delimiter, enabled FROM domain WHERE name = ?"
+)
+_ADDRESS = Statement(
+    """
+    SELECT a.kind, a.account_id FROM address AS a
+    WHERE a.domain_id = ? AND a.local_part = ?
+    """
+)
+_TARGETS = Statement(
+    "SELECT target FROM address_target WHERE domain_id = ? AND local_part = ? ORDER BY n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An account that gets the mail; ``address`` is the one it was found by, tag and all."""
+
+    account_id: int
+    mailbox: str
+    address: str
+
+
+class Settings(Protocol):
+    """What the configuration file says about local domains."""
+
+    @property
+    def domains(self) -> Iterable[str]: ...
+    @property
+    def aliases(self) -> Mapping[str, str]: ...
+
+
+class Store(Protocol):
+    """What is needed of :class:`mailtwist.store.database.Database`."""
+
+    @property
+    def changes(self) -> Any: ...
+    def read(self, work: Callable[[Connection], T]) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Domain:
+    """A local domain; ``domain_id`` 0 when only the settings name it."""
+
+    domain_id: int
+    catch_all: str
+    delimiter: str
+
+
+class Directory:
+    """Resolves addresses; one for the process."""
+
+    def __init__(self, database: Store, settings: Settings) -> None:
+        self._database = database
+        self._addresses: OrderedDict[str, tuple[Target, ...]] = OrderedDict()
+        self._domains: OrderedDict[str, bool] = OrderedDict()
+        self._generation = 0
+        self.configure(settings)
+        for kind in ("address", "domain"):
+            database.changes.watch(kind, self.clear)
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings; what was cached is forgotten."""
+        self._configured = {fold_domain(name): None for name in settings.domains}
+        self._aliases = {
+            name.strip().lower(): target for name, target in settings.aliases.items() if target
+        }
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every answer."""
+        self._generation += 1
+        self._addresses.clear()
+        self._domains.clear()
+
+    async def is_local(self, domain: str) -> bool:
+        """Tell whether mail for a domain belongs to us."""
+        try:
+            domain = fold_domain(domain)
+        except ProtocolViolation:
+            return False
+        return await self._cached(
+            self._domains, domain, lambda connection: self._domain(connection, domain) is not None
+        )
+
+    async def resolve(self, address: Address) -> tuple[Target, ...]:
+        """Tell who gets the mail for an address, each account once; empty: no such user."""
+        return await self._cached(
+            self._addresses, address.folded, lambda connection: self.expand(connection, address)
+        )
+
+    async def _cached(
+        self, cache: OrderedDict[str, T], key: str, find: Callable[[Connection], T]
+    ) -> T:
+        known = cache.get(key)
+        if known is not None:
+            cache.move_to_end(key)
+            return known
+        generation = self._generation
+        found = await self._database.read(find)
+        if generation == self._generation:  # nothing changed while it was read
+            cache[key] = found
+            if len(cache) > CACHE_SIZE:
+                cache.popitem(last=False)
+        return found
+
+    # -- in the reading thread --------------------------------------------------------------
+
+    def expand(self, connection: Connection, address: Address) -> tuple[Target, ...]:
+        """Resolve without the cache. Loops are cut, and everything is bounded."""
+        if not address.domain:
+            # RFC 5321 §4.5.1: <Postmaster> without a domain.
+            address = Address(address.local_part, next(iter(self._configured), ""))
+        found: dict[int, Target] = {}
+        pending = [(address.folded, 0)]
+        seen: set[str] = set()
+        while pending and len(found) < MAX_TARGETS and len(seen) < MAX_LOOKUPS:
+            name, depth = pending.pop(0)
+            if name in seen:
+                continue
+            seen.add(name)
+            account_id, others = self._look_up(connection, name)
+            if account_id is not None:
+                found.setdefault(account_id, Target(account_id, "INBOX", name))
+            elif depth < MAX_DEPTH:
+                pending += [(other, depth + 1) for other in others]
+        return tuple(found.values())
+
+    def _look_up(self, connection: Connection, name: str) -> tuple[int | None, list[str]]:
+        """Find the account of a folded address, or the addresses that it stands for."""
+        local_part, _, domain_name = name.rpartition("@")
+        domain = self._domain(connection, domain_name)
+        if domain is None:
+            return None, []
+        base, delimiter, _ = local_part.partition(domain.delimiter or "\0")
+        candidates = [local_part, base] if delimiter and base else [local_part]
+        for candidate in candidates:
+            account_id, others = self._exactly(connection, domain, candidate, domain_name)
+            if account_id is not None or others:
+                return account_id, others
+        return None, _folded([domain.catch_all])
+
+    def _exactly(
+        self, connection: Connection, domain: _Domain, local_part: str, domain_name: str
+    ) -> tuple[int | None, list[str]]:
+        key = (domain.domain_id, local_part)
+        row = _ADDRESS(connection, key).first() if domain.domain_id else None
+        if row is not None and row[0] == "account":
+            return int(row[1]), []
+        if row is not None:
+            return None, [target for (target,) in _TARGETS(connection, key)]
+        for name in (f"{local_part}@{domain_name}", local_part):
+            if name in self._aliases:
+                return None, _folded([self._aliases[name]])
+        return None, []
+
+    def _domain(self, connection: Connection, name: str) -> _Domain | None:
+        row = _DOMAIN(connection, (name,)).first()
+        if row is not None and row[4] and row[1] in {"local", "inbox"}:
+            return _Domain(row[0], row[2], row[3])
+        # What the file names is local, whatever a row says of it.
+        if name in self._configured:
+            return _Domain(row[0] if row else 0, "", "+")
+        return None
+
+
+def _folded(names: Iterable[str]) -> list[str]:
+    folded = []
+    for name in names:
+        try:
+            folded.append(parse_address(name).folded)
+        except ProtocolViolation:
+            continue  # an empty catch-all, or nonsense that an old row holds
+    return folded

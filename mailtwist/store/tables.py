@@ -1,0 +1,341 @@
+"""Every table of the store, in SQLAlchemy Core, the same on SQLite and PostgreSQL.
+
+Times are integer microseconds since 1970 (UTC). ``content_id`` and
+``received_as`` are 63-bit, time-ordered and made by the node
+(:mod:`mailtwist.store.ids`). Mailbox, entry and e-mail numbers count inside
+their account, from ``account_state``. Low-volume tables carry a UUIDv7
+``reference_id`` that the outside may keep.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite makes a column the rowid only when its type is spelled INTEGER.
+Rowid: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _number(name: str, default: int | None = None, *, nullable: bool = False) -> Column[int]:
+    server_default = None if default is None else text(str(default))
+    return Column(name, BigInteger, nullable=nullable, server_default=server_default)
+
+
+def _key(name: str) -> Column[int]:
+    return Column(name, BigInteger, primary_key=True, autoincrement=False)
+
+
+# -- the nodes that share the database ------------------------------------------------------
+
+node = Table(
+    "node",
+    metadata,
+    Column("node_id", Integer, primary_key=True, autoincrement=False),  # 0 to 1023
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    _number("seen_at"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _number("node_id"),
+    _number("until"),
+)
+
+# One counter for each kind of cached fact; whoever changes one of them raises it.
+generation = Table(
+    "generation",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    _number("n", 0),
+)
+
+# -- who receives ---------------------------------------------------------------------------
+
+domain = Table(
+    "domain",
+    metadata,
+    Column("domain_id", Rowid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # A-labels, lower case
+    Column("kind", Text, nullable=False, server_default="local"),  # local | inbox | relay
+    Column("catch_all", Text, nullable=False, server_default=""),  # an address, or none
+    Column("delimiter", Text, nullable=False, server_default="+"),  # of sub-addresses
+    Column("enabled", SmallInteger, nullable=False, server_default=text("1")),
+    Column("reference_id", Text, nullable=False, unique=True),
+    _number("created_at"),
+    _number("updated_at"),
+)
+
+# RCPT is one look-up here. local_part is folded to lower case.
+address = Table(
+    "address",
+    metadata,
+    _key("domain_id"),
+    Column("local_part", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # account | alias
+    _number("account_id", nullable=True),
+    sqlite_with_rowid=False,
+)
+Index("ix_address_account_id", address.c.account_id)
+
+address_target = Table(
+    "address_target",
+    metadata,
+    _key("domain_id"),
+    Column("local_part", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("target", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("ix_address_target_target", address_target.c.target)
+
+account = Table(
+    "account",
+    metadata,
+    Column("account_id", Rowid, primary_key=True),
+    Column("username", Text, nullable=False, unique=True),  # the address, folded
+    _number("domain_id"),
+    Column("state", Text, nullable=False, server_default="active"),  # active | disabled | removing
+    _number("quota_octets", 0),  # 0: no limit
+    _number("quota_messages", 0),
+    _number("auth_version", 1),  # raised with each password change
+    Column("reference_id", Text, nullable=False, unique=True),
+    _number("created_at"),
+    _number("updated_at"),
+    sqlite_autoincrement=True,  # the number of a removed account never comes back
+)
+
+account_secret = Table(
+    "account_secret",
+    metadata,
+    _key("account_id"),
+    Column("secret_id", Integer, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),  # bcrypt | scram-sha-256
+    Column("verifier", Text, nullable=False),
+    Column("label", Text, nullable=False, server_default=""),
+    _number("created_at"),
+    sqlite_with_rowid=False,
+)
+
+# Failed logins, by account and by address, so that a lock-out survives a restart.
+login_failure = Table(
+    "login_failure",
+    metadata,
+    Column("scope", Text, primary_key=True),  # account | address
+    Column("subject", Text, primary_key=True),
+    _number("failures", 0),
+    _number("window_start"),
+    _number("locked_until", 0),
+    sqlite_with_rowid=False,
+)
+
+# -- what an account holds ------------------------------------------------------------------
+
+account_state = Table(
+    "account_state",
+    metadata,
+    _key("account_id"),
+    _number("modseq", 1),  # one counter for all mailboxes, taken under this row's lock
+    _number("next_mailbox", 1),
+    _number("next_entry", 1),  # numbers entries and e-mails alike
+    _number("next_uidvalidity", 1),
+    _number("octets", 0),
+    _number("messages", 0),
+    postgresql_with={"fillfactor": 50},
+)
+
+mailbox = Table(
+    "mailbox",
+    metadata,
+    _key("account_id"),
+    _key("mailbox_id"),
+    Column("name", Text, nullable=False),  # Unicode, levels parted by "/", INBOX in capitals
+    Column("special_use", Text, nullable=False, server_default=""),  # e.g. \Sent
+    _number("uidvalidity"),
+    _number("changed_modseq"),
+    _number("created_at"),
+    UniqueConstraint("account_id", "name"),
+    sqlite_with_rowid=False,
+)
+
+mailbox_state = Table(
+    "mailbox_state",
+    metadata,
+    _key("account_id"),
+    _key("mailbox_id"),
+    _number("uidnext", 1),
+    _number("messages", 0),
+    _number("unseen", 0),
+    _number("deleted", 0),
+    _number("octets", 0),
+    _number("highestmodseq", 1),
+    _number("recent_from", 1),  # \Recent is uid >= recent_from
+    _number("expunged_floor", 0),  # below it, expunged rows were pruned
+    sqlite_with_rowid=False,
+    postgresql_with={"fillfactor": 50},
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    _key("account_id"),
+    Column("name", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# Bits 8 to 62 of message.flags; the name is kept as first spelled.
+keyword = Table(
+    "keyword",
+    metadata,
+    _key("account_id"),
+    Column("bit", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("folded", Text, nullable=False),
+    UniqueConstraint("account_id", "folded"),
+    sqlite_with_rowid=False,
+)
+
+# Narrow and clustered: FETCH, STORE and SEARCH of flags read nothing else.
+message = Table(
+    "message",
+    metadata,
+    _key("account_id"),
+    _key("mailbox_id"),
+    _key("uid"),
+    _number("entry_id"),  # stays the same through MOVE
+    _number("email_id"),
+    _number("flags", 0),  # bits: mailtwist.mail.flags
+    _number("modseq"),
+    _number("octets"),  # RFC822.SIZE: prefix and content
+    _number("internaldate"),
+    _number("saved_at"),
+    UniqueConstraint("account_id", "entry_id"),
+    sqlite_with_rowid=False,
+    postgresql_with={"fillfactor": 85},
+)
+Index(
+    "ix_message_account_id_mailbox_id_modseq",
+    message.c.account_id,
+    message.c.mailbox_id,
+    message.c.modseq,
+)
+Index("ix_message_account_id_email_id", message.c.account_id, message.c.email_id)
+_unseen = text("(flags & 1) = 0")
+Index(
+    "ix_message_unseen",
+    message.c.account_id,
+    message.c.mailbox_id,
+    message.c.uid,
+    sqlite_where=_unseen,
+    postgresql_where=_unseen,
+)
+
+# Wide and never changed; shared by the copies of one message in one account. With a rowid:
+# SQLite keeps at most 1,000 octets of a clustered row in its page and gives the rest a page
+# of its own, which halves FETCH and adds 4 KiB to each delivery.
+email = Table(
+    "email",
+    metadata,
+    _key("account_id"),
+    _key("email_id"),
+    _number("content_id"),
+    Column("prefix", LargeBinary, nullable=False),  # trace headers before the content
+    _number("octets"),  # of the content, without the prefix
+    _number("header_octets"),  # of the content's header block, its blank line counted
+    Column("envelope", LargeBinary, nullable=False),  # ready for the wire, as the next two
+    Column("bodystructure", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("parts", LargeBinary, nullable=False),  # mailtwist.mail.parts
+    _number("sent_at", nullable=True),  # the Date field
+    Column("sent_day", Integer, nullable=True),  # days since 1970, as its sender wrote it
+    Column("message_id", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # decoded
+    Column("folded_subject", Text, nullable=False),  # these five: decoded, case-folded
+    Column("folded_from", Text, nullable=False),
+    Column("folded_to", Text, nullable=False),
+    Column("folded_cc", Text, nullable=False),
+    Column("folded_bcc", Text, nullable=False),
+    Column("has_attachment", SmallInteger, nullable=False),
+    Column("return_path", Text, nullable=True),  # null: not by SMTP; "": the null path
+    Column("recipient", Text, nullable=False, server_default=""),
+    Column("client_address", Text, nullable=False, server_default=""),
+    Column("is_tls", SmallInteger, nullable=False, server_default=text("0")),
+    _number("received_as", nullable=True),  # the id of "queued as"
+)
+Index("ix_email_account_id_message_id", email.c.account_id, email.c.message_id)
+Index("ix_email_content_id", email.c.content_id)
+
+# One row for each operation that expunged: what a session that knows an older state must drop.
+expunged = Table(
+    "expunged",
+    metadata,
+    _key("account_id"),
+    _key("mailbox_id"),
+    _key("modseq"),
+    Column("uids", Text, nullable=False),  # a UID set: "3:9,12"
+    _number("at"),
+    sqlite_with_rowid=False,
+)
+
+# -- octets ---------------------------------------------------------------------------------
+
+content = Table(
+    "content",
+    metadata,
+    Column("content_id", Rowid, primary_key=True, autoincrement=False),
+    _number("octets"),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=True),  # up to 64 KiB; null: chunks
+)
+
+content_chunk = Table(
+    "content_chunk",
+    metadata,
+    Column("chunk_id", Rowid, primary_key=True),
+    _number("content_id"),
+    Column("n", Integer, nullable=False),
+    _number("start"),  # offset of the first octet
+    Column("data", LargeBinary, nullable=False),  # at most 1 MiB
+    UniqueConstraint("content_id", "n"),
+)
+
+# Chunks whose content row is not written yet; what a crash leaves is swept by this mark.
+upload = Table(
+    "upload",
+    metadata,
+    _key("content_id"),
+    _number("node_id"),
+    _number("started_at"),
+    sqlite_with_rowid=False,
+)
+
+# Contents that an expunge may have left without referent; a sweeper decides a day later.
+content_doubt = Table(
+    "content_doubt",
+    metadata,
+    _key("content_id"),
+    _number("since"),
+    sqlite_with_rowid=False,
+)

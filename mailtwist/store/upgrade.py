@@ -1,0 +1,106 @@
+"""Bring the database to the schema of this code, before any listener opens.
+
+One transaction under a lock, so that two processes may start together and a
+crash half-way leaves the old schema. Alembic is imported only when there is
+something to do: it costs megabytes that an idle server would keep.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+from mailtwist.errors import ConfigError
+from mailtwist.store.engine import Engine, open_engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+SCHEMA_HEAD = "0001_first"
+
+# Any number that only we use: the advisory lock of migrations on PostgreSQL.
+_LOCK = 0x6D61_696C_7477
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision that the database is at; None: it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return None if row is None else str(row[0])
+
+
+def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD) -> bool:
+    """Run the revisions that are missing; False when there were none.
+
+    Raises: ConfigError when the database was made by a newer mailtwist.
+    """
+    if isinstance(store, str):
+        engine = open_engine(store)
+        try:
+            return upgrade(engine, to=to)
+        finally:
+            engine.dispose()
+    with store.write() as connection:
+        _lock(connection)
+        current = current_revision(connection)
+        if current == to:
+            return False
+        _run(connection, current, to)
+        return True
+
+
+def check(connection: Connection) -> None:
+    """Refuse a database that is not at this code's schema.
+
+    Raises: ConfigError, whose text says what to do.
+    """
+    current = current_revision(connection)
+    if current == SCHEMA_HEAD:
+        return
+    if current is not None and not _knows(current):
+        raise _too_new(current)
+    raise ConfigError("database_url: the schema is not up to date; run: mailtwist db upgrade")
+
+
+def _lock(connection: Connection) -> None:
+    # SQLite: BEGIN IMMEDIATE holds it already.
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '120s'")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def _run(connection: Connection, current: str | None, to: str) -> None:
+    from alembic import command
+
+    config = _config()
+    if current is not None and not _knows(current):
+        raise _too_new(current)
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
+
+
+def _knows(revision: str) -> bool:
+    from alembic.script import ScriptDirectory
+
+    revisions = ScriptDirectory.from_config(_config()).walk_revisions()
+    return any(script.revision == revision for script in revisions)
+
+
+def _too_new(revision: str) -> ConfigError:
+    return ConfigError(
+        f"database_url: the database is newer than this mailtwist"
+        f" (schema {revision}, known up to {SCHEMA_HEAD})"
+    )
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,94 @@
+"""Each rule finds what breaks it: a check that cannot fail proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailtwist.store import accounts, check
+from mailtwist.store.engine import Engine
+from mailtwist.store.messages import expunge
+from tests.store.making import account, put
+
+CHUNK = "INSERT INTO content_chunk (content_id, n, start, data) SELECT content_id, {n}, {start}, "
+
+# the rule, statements that break it
+BROKEN: dict[str, tuple[str, ...]] = {
+    "account without state": ("DELETE FROM account_state",),
+    "state without account": ("INSERT INTO account_state (account_id) VALUES (99)",),
+    "account without domain": ("UPDATE account SET domain_id = 99",),
+    "account without INBOX": ("UPDATE mailbox SET name = 'Old' WHERE name = 'INBOX'",),
+    "account whose name is not its address": ("UPDATE account SET username = 'x@y'",),
+    "address without domain": ("UPDATE address SET domain_id = 99",),
+    "address of no account": ("UPDATE address SET account_id = 99 WHERE kind = 'account'",),
+    "address neither of an account nor an alias": ("UPDATE address SET kind = 'odd'",),
+    "alias without target": ("DELETE FROM address_target",),
+    "target of no alias": ("UPDATE address_target SET local_part = 'odd'",),
+    "secret of no account": (
+        "INSERT INTO account_secret (account_id, secret_id, kind, verifier, created_at)"
+        " VALUES (99, 1, 'a', 'b', 0)",
+    ),
+    "subscription of no account": ("INSERT INTO subscription VALUES (99, 'a')",),
+    "keyword of no account": ("UPDATE keyword SET account_id = 99",),
+    "keyword with a bit of its own kind of flags": ("UPDATE keyword SET bit = 3",),
+    "mailbox without account": ("UPDATE mailbox SET account_id = 99 WHERE name = 'Sent'",),
+    "mailbox without state": ("DELETE FROM mailbox_state WHERE mailbox_id = 2",),
+    "state without mailbox": ("DELETE FROM mailbox WHERE mailbox_id = 2",),
+    "mailbox beyond its account's counters": ("UPDATE account_state SET next_mailbox = 3",),
+    "mailbox state out of order": ("UPDATE mailbox_state SET recent_from = uidnext + 1",),
+    "mailbox counters that are not the counts": ("UPDATE mailbox_state SET unseen = unseen + 1",),
+    "account counters that are not the counts": ("UPDATE account_state SET octets = octets + 1",),
+    "expunged row of no mailbox": ("UPDATE expunged SET mailbox_id = 99",),
+    "expunged row above its mailbox's modseq": ("UPDATE expunged SET modseq = 999",),
+    "message without mailbox": ("UPDATE message SET mailbox_id = 99",),
+    "message without e-mail": ("DELETE FROM email",),
+    "e-mail without account": ("UPDATE email SET account_id = 99",),
+    "e-mail without message": ("DELETE FROM message",),
+    "message of another size than its e-mail": ("UPDATE email SET prefix = prefix || prefix",),
+    "message with flags of no meaning": ("UPDATE message SET flags = flags + 128",),
+    "e-mail without content": ("DELETE FROM content",),
+    "e-mail of another size than its content": ("UPDATE email SET header_octets = octets + 1",),
+    "content that neither an e-mail nor a doubt names": ("DELETE FROM content_doubt",),
+    "doubt about no content": ("INSERT INTO content_doubt VALUES (99999999, 0)",),
+    "upload that is published": ("INSERT INTO upload SELECT content_id, 1, 0 FROM content",),
+    "content of another size than its data": ("UPDATE content SET data = prefix FROM email",),
+    "content both whole and in chunks": (
+        CHUNK.format(n=0, start=0) + "data FROM content WHERE data IS NOT NULL",
+    ),
+    "chunk of no content and no upload": (
+        "INSERT INTO content_chunk (content_id, n, start, data)"
+        " SELECT 99999999, 0, 0, data FROM content LIMIT 1",
+    ),
+    "chunks with a gap": (
+        CHUNK.format(n=1, start=0) + "data FROM content WHERE data IS NOT NULL",
+        "UPDATE content SET data = NULL",
+    ),
+    "keyword bit without a name": ("DELETE FROM keyword",),
+    "mailbox with a name that is not allowed": (
+        "UPDATE mailbox SET name = 'a/' WHERE name = 'Sent'",
+    ),
+    "message that was expunged": ("UPDATE message SET uid = 2 WHERE uid = 1",),
+}
+
+
+def test_every_rule_is_proven() -> None:
+    assert set(BROKEN) == {*check._RULES, *check._COMPUTED}
+
+
+def fill(engine: Engine) -> None:
+    """Make a store that has a row of everything."""
+    with engine.write() as connection:
+        anna = account(connection)
+        accounts.add_alias(connection, "info@example.com", ["anna@example.com"])
+        put(connection, anna, prefix=b"Received: x\r\n", keywords=("k",))
+        put(connection, anna, flags=8)
+        expunge(connection, anna, 1)
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_told(engine: Engine, rule: str) -> None:
+    fill(engine)
+    with engine.writing.connect() as connection:  # never committed
+        assert check.verify(connection) == []
+        for statement in BROKEN[rule]:
+            connection.exec_driver_sql(statement)
+        assert rule in [violation.partition(":")[0] for violation in check.verify(connection)]

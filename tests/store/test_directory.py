@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pytest
+
+from mailtwist.mail.address import Address, parse_address
+from mailtwist.store import accounts, directory, domains
+from mailtwist.store.database import Inline
+from mailtwist.store.directory import Directory, Target
+from mailtwist.store.engine import Connection
+from tests.store.making import NOW, account
+from tests.support.now import now
+
+T = TypeVar("T")
+
+
+@dataclass
+class Settings:
+    domains: tuple[str, ...] = ("Configured.example",)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+ALIASES = {
+    "postmaster": "anna@example.com",
+    "abuse@example.com": "bert@example.com",
+    "abuse": "anna@example.com",
+    "unset": "",
+    "off": "someone@foreign.example",
+}
+
+
+@pytest.fixture
+def people(database: Inline) -> dict[str, int]:
+    with database.engine.write() as connection:
+        made = {
+            name: account(connection, f"{name}@example.com") for name in ("anna", "bert", "carl")
+        }
+        account(connection, "dora@configured.example")
+        domains.add(connection, "caught.example", catch_all="carl@example.com")
+        domains.add(connection, "nested.example", catch_all="x@caught.example")
+        domains.add(connection, "away.example", "relay", catch_all="carl@example.com")
+        domains.add(connection, "dash.example", delimiter="-")
+        accounts.add(connection, "eve@dash.example", [], now=NOW)
+        accounts.add_alias(connection, "team@example.com", ["anna@example.com", "bert@example.com"])
+        accounts.add_alias(
+            connection, "all@example.com", ["team@example.com", "anna@example.com", "x@no.example"]
+        )
+        accounts.add_alias(connection, "loop1@example.com", ["loop2@example.com"])
+        accounts.add_alias(
+            connection, "loop2@example.com", ["loop1@example.com", "carl@example.com"]
+        )
+        accounts.add_alias(connection, "out@example.com", ["someone@foreign.example"])
+    return made
+
+
+# address, who gets it, by which address
+RESOLUTIONS = [
+    ("anna@example.com", {"anna": "anna@example.com"}),
+    ("ANNA@Example.COM", {"anna": "anna@example.com"}),
+    ("anna+tag@example.com", {"anna": "anna+tag@example.com"}),
+    ("anna+a+b@example.com", {"anna": "anna+a+b@example.com"}),
+    ("+tag@example.com", {}),
+    ("nobody@example.com", {}),
+    ("nobody+tag@example.com", {}),
+    ("anna@foreign.example", {}),
+    ("team@example.com", {"anna": "anna@example.com", "bert": "bert@example.com"}),
+    ("team+x@example.com", {"anna": "anna@example.com", "bert": "bert@example.com"}),
+    ("all@example.com", {"anna": "anna@example.com", "bert": "bert@example.com"}),
+    ("loop1@example.com", {"carl": "carl@example.com"}),
+    ("out@example.com", {}),
+    ("anything@caught.example", {"carl": "carl@example.com"}),
+    ("anything@nested.example", {"carl": "carl@example.com"}),
+    ("carl@away.example", {}),
+    ("postmaster@example.com", {"anna": "anna@example.com"}),
+    ("PostMaster@caught.example", {"anna": "anna@example.com"}),
+    ("postmaster@configured.example", {"anna": "anna@example.com"}),
+    ("postmaster@foreign.example", {}),
+    ("abuse@example.com", {"bert": "bert@example.com"}),
+    ("abuse@caught.example", {"anna": "anna@example.com"}),
+    ("unset@example.com", {}),
+    ("off@example.com", {}),
+]
+
+
+@pytest.mark.mission("DIN-28", "ADG-15")
+@pytest.mark.parametrize(("name", "expected"), RESOLUTIONS)
+def test_addresses_resolve(
+    database: Inline, people: dict[str, int], name: str, expected: dict[str, str]
+) -> None:
+    found = now(Directory(database, Settings(aliases=ALIASES)).resolve(parse_address(name)))
+    assert {t.account_id: t.address for t in found} == {
+        people[who]: address for who, address in expected.items()
+    }
+
+
+def test_the_delimiter_is_the_domains(database: Inline, people: dict[str, int]) -> None:
+    found = Directory(database, Settings())
+    assert len(now(found.resolve(parse_address("eve-tag@dash.example")))) == 1
+    assert now(found.resolve(parse_address("eve+tag@dash.example"))) == ()
+
+
+def test_postmaster_needs_no_domain(database: Inline, people: dict[str, int]) -> None:
+    found = Directory(database, Settings(aliases=ALIASES))
+    (target,) = now(found.resolve(Address("Postmaster", "")))
+    assert target == Target(people["anna"], "INBOX", "anna@example.com")
+    assert now(Directory(database, Settings(domains=())).resolve(Address("Postmaster", ""))) == ()
+
+
+# domain, whether it is ours
+DOMAINS = [
+    ("example.com", True),
+    ("EXAMPLE.com", True),
+    ("configured.example", True),
+    ("caught.example", True),
+    ("away.example", False),
+    ("foreign.example", False),
+    ("-not a domain-", False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), DOMAINS)
+def test_domains_are_local_by_setting_or_by_row(
+    database: Inline, people: dict[str, int], name: str, *, expected: bool
+) -> None:
+    assert now(Directory(database, Settings()).is_local(name)) is expected
+
+
+class Counting:
+    """A database that counts its reads."""
+
+    def __init__(self, database: Inline) -> None:
+        self._database = database
+        self.changes = database.changes
+        self.reads = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        self.reads += 1
+        found = await self._database.read(work)
+        self.meanwhile()
+        return found
+
+
+def test_answers_are_kept_until_an_address_changes(database: Inline) -> None:
+    counting = Counting(database)
+    found = Directory(counting, Settings())
+    anna = parse_address("anna@example.com")
+    for _ in range(3):
+        assert now(found.resolve(anna)) == ()
+        assert now(found.is_local("example.com")) is False
+    assert counting.reads == 2
+    now(database.write(account))
+    for _ in range(3):
+        assert len(now(found.resolve(anna))) == 1
+        assert now(found.is_local("example.com")) is True
+    assert counting.reads == 4
+    (made,) = now(found.resolve(anna))
+    now(database.write(lambda connection: accounts.remove_step(connection, made.account_id)))
+    assert now(found.resolve(anna)) == ()
+
+
+def test_an_answer_that_a_change_overtook_is_not_kept(database: Inline) -> None:
+    counting = Counting(database)
+    found = Directory(counting, Settings())
+    anna = parse_address("anna@example.com")
+    counting.meanwhile = found.clear
+    assert now(found.resolve(anna)) == ()
+    counting.meanwhile = lambda: None
+    assert now(found.resolve(anna)) == ()
+    assert counting.reads == 2
+
+
+def test_what_is_kept_is_bounded(database: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "CACHE_SIZE", 3)
+    counting = Counting(database)
+    found = Directory(counting, Settings())
+    for n in (1, 2, 3, 1, 4, 1, 3, 2):
+        now(found.resolve(parse_address(f"u{n}@example.com")))
+    assert counting.reads == 5  # 1, 2, 3, 4 and 2 again
+
+
+def test_wide_and_deep_aliases_are_bounded(database: Inline) -> None:
+    with database.engine.write() as connection:
+        names = [f"u{n}@example.com" for n in range(100)]
+        for name in names[:60]:
+            account(connection, name)
+        for n in range(40):
+            targets = [f"a{m}@example.com" for m in range(40) if m != n]
+            accounts.add_alias(connection, f"a{n}@example.com", [*targets, *names[:60]])
+        for n in range(12):
+            accounts.add_alias(connection, f"d{n}@example.com", [f"d{n + 1}@example.com"])
+        accounts.add_alias(connection, "d12@example.com", ["u0@example.com"])
+    found = Directory(database, Settings())
+    assert len(now(found.resolve(parse_address("a0@example.com")))) == 60
+    assert len(now(found.resolve(parse_address("d3@example.com")))) == 1
+    assert now(found.resolve(parse_address("d1@example.com"))) == ()

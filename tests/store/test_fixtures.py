@@ -1,0 +1,89 @@
+"""Stores that earlier versions left: HEAD opens them, reads what is in them, and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from mailtwist.store import accounts, content, mailboxes
+from mailtwist.store.deliver import Acceptance, Entry, deliver
+from mailtwist.store.engine import Engine, open_engine
+from mailtwist.store.tables import content as content_table
+from mailtwist.store.upgrade import SCHEMA_HEAD, current_revision, upgrade
+from tests.store.making import spooled
+from tests.support.dumps import dump, from_json, load, to_json
+from tests.support.stores import violations
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    url = f"sqlite:///{tmp_path}/fixture.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_server").empty()
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql_server").drop(url)
+
+
+@pytest.fixture(params=FIXTURES, ids=[path.stem for path in FIXTURES])
+def left(request: pytest.FixtureRequest, empty: Engine) -> Engine:
+    """A store as an earlier version left it, brought up to date."""
+    load(empty, from_json(request.param.read_text()))
+    upgrade(empty)
+    return empty
+
+
+def test_there_are_fixtures() -> None:
+    assert FIXTURES
+
+
+def test_a_store_left_by_an_earlier_version_is_whole(left: Engine) -> None:
+    with left.read() as connection:
+        assert current_revision(connection) == SCHEMA_HEAD
+        usernames = [account.username for account in accounts.list(connection)]
+    assert usernames == ["anna@example.com", "bert@example.org"]
+    assert violations(left) == []
+
+
+def test_every_octet_of_it_is_read(left: Engine) -> None:
+    with left.read() as connection:
+        rows = connection.execute(select(content_table)).all()
+        for row in rows:
+            pages = range(0, row.octets, content.CHUNK)
+            octets = b"".join(
+                content.read(connection, row.content_id, at, row.octets) for at in pages
+            )
+            assert hashlib.sha256(octets).digest() == row.sha256
+    assert len(rows) == 7
+
+
+def test_mail_and_accounts_go_on_in_it(left: Engine) -> None:
+    with left.write() as connection:
+        anna = accounts.find(connection, "anna@example.com")
+        assert anna is not None
+        inbox = mailboxes.get(connection, anna.account_id, "INBOX")
+        before = mailboxes.status(connection, anna.account_id, inbox.mailbox_id)
+        entry = Entry(anna.account_id, "INBOX", internaldate=1)
+        ((delivered,),) = deliver(connection, [Acceptance(spooled(), (entry,), 1, 1)])  # type: ignore[misc]
+        assert delivered.uid == before.uidnext
+        assert delivered.uidvalidity == before.uidvalidity
+        assert accounts.add(connection, "new@example.com", []).account_id > anna.account_id
+    assert violations(left) == []
+
+
+def test_a_dump_loads_as_it_was(left: Engine, tmp_path: Path) -> None:
+    copy = open_engine(f"sqlite:///{tmp_path}/copy.db")
+    dumped = dump(left)
+    load(copy, from_json(to_json(dumped)))
+    key = str
+    for name, rows in dump(copy)["tables"].items():
+        assert sorted(rows, key=key) == sorted(dumped["tables"][name], key=key), name
+    copy.dispose()

@@ -1,0 +1,70 @@
+"""A reactor for tests with threads: a Clock, and calls from threads run when the test waits."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+PATIENCE_S = 30.0
+
+
+class PumpedReactor(Clock):
+    """Time stands still until :meth:`advance`; threads are real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: queue.SimpleQueue[tuple[Callable[..., object], Any, Any]] = queue.SimpleQueue()
+        # How many wake-ups the threads caused.
+        self.woken = 0
+
+    def callFromThread(self, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        self._calls.put((call, args, kwargs))
+
+    def getThreadPool(self) -> PumpedReactor:
+        return self
+
+    def callInThreadWithCallback(
+        self, on_result: Callable[[bool, Any], object], work: Callable[..., Any], *args: Any
+    ) -> None:
+        def run() -> None:
+            try:
+                result = work(*args)
+            except BaseException:
+                on_result(False, Failure())
+            else:
+                on_result(True, result)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def until(self, awaitable: Awaitable[T]) -> T:
+        """Run calls from threads until this has its result."""
+
+        async def run() -> T:
+            return await awaitable
+
+        results: list[T] = []
+        failures: list[Failure] = []
+        Deferred.fromCoroutine(run()).addCallbacks(results.append, failures.append)
+        self.until_true(lambda: bool(results or failures))
+        if failures:
+            failures[0].raiseException()
+        return results[0]
+
+    def until_true(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            try:
+                call, args, kwargs = self._calls.get(timeout=deadline - time.monotonic())
+            except (queue.Empty, ValueError):
+                raise AssertionError("nothing more happens") from None
+            self.woken += 1
+            call(*args, **kwargs)

@@ -1,0 +1,162 @@
+"""An SMTP listener over a real store, built from a few words, with peers in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import select
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from mailtwist.config import Listener, Settings
+from mailtwist.config.settings import Auth, Tls
+from mailtwist.errors import Refusal
+from mailtwist.net.counters import Connections
+from mailtwist.smtp.service import Parts, make_factory
+from mailtwist.store import accounts, content
+from mailtwist.store.directory import Directory
+from mailtwist.store.tables import account, email
+from tests.support.transcript import Peer, Wire
+
+PASSWORDS = {"alice@example.com": "secret", "bob@example.com": "hunter2"}
+NOW = 1_790_000_000_000_000
+
+
+@dataclass(frozen=True)
+class FakeLogin:
+    account_id: int
+    username: str
+    addresses: frozenset[str]
+
+
+class FakeLogins:
+    """Knows two passwords, at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+
+    async def login(self, username: str, password: str, *, peer: str, service: str) -> FakeLogin:
+        self.asked.append((username, peer, service))
+        if PASSWORDS.get(username) != password:
+            raise Refusal("Authentication credentials invalid", code=535, status="5.7.8")
+        return FakeLogin(1, username, frozenset({username}))
+
+
+class FakeTls:
+    creator = object()
+
+
+class Server:
+    """One listener. `given` are the words of a transcript's @given lines."""
+
+    def __init__(self, database: Any, given: Iterable[str] = (), **parts: Any) -> None:
+        self.given = tuple(given)
+        self.database = database
+        self.clock = Clock()
+        self.logins = FakeLogins()
+        self.settings = settings_for(self.given)
+        names = ["alice", "bob", "carol"]
+        names += [f"user{n}" for n in range(1, int(self.value("users", 0)) + 1)]
+        with database.engine.write() as connection:
+            for name in names:
+                accounts.add(connection, f"{name}@example.com", [], now=NOW)
+            if self.value("quota", 0):
+                alice = accounts.find(connection, "alice@example.com")
+                assert alice is not None
+                quota = int(self.value("quota", 0))
+                accounts.set_quota(connection, alice.account_id, octets=quota)
+        values: dict[str, Any] = {
+            "database": database,
+            "directory": Directory(database, self.settings),
+            "authenticator": self.logins,
+            "tls": FakeTls if "tls" in self.given else None,
+            "settings": self.settings,
+            "clock": self.clock,
+            "counters": Connections(int(self.value("per-address", 0))),
+        }
+        self.parts = Parts(**(values | parts))
+        self.factory = make_factory(listener_for(self.given), self.parts)
+
+    def value(self, name: str, default: Any) -> Any:
+        return value_of(self.given, name, default)
+
+    def connect(self, _number: int = 1, host: str = "") -> Peer:
+        host = host or ("127.0.0.1" if "loopback" in self.given else "192.0.2.7")
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 40000))
+        return Peer(protocol, Wire(host))
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    def stored(self, address: str) -> list[bytes]:
+        """The messages of an account, whole, in the order of their arrival."""
+        with self.database.engine.read() as connection:
+            rows = connection.execute(
+                select(email.c.prefix, email.c.content_id, email.c.octets)
+                .join(account, account.c.account_id == email.c.account_id)
+                .where(account.c.username == address)
+                .order_by(email.c.email_id)
+            ).all()
+            return [
+                bytes(row.prefix) + _whole(connection, row.content_id, row.octets) for row in rows
+            ]
+
+    def hooks(self) -> dict[str, Callable[..., None]]:
+        return {"stored": self._stored, "received": self._received, "content": self._content}
+
+    def _stored(self, address: str, count: str) -> None:
+        assert len(self.stored(address)) == int(count), f"{address} does not have {count}"
+
+    def _received(self, address: str, *words: str) -> None:
+        text = " ".join(words).encode()
+        last = b" ".join(self.stored(address)[-1].split())
+        assert text in last, f"{text!r} is not in {last!r}"
+
+    def _content(self, address: str, text: str) -> None:
+        wanted = text.encode().decode("unicode_escape").encode("latin-1")
+        trace = b"Delivered-To: %b\r\n" % address.encode()
+        assert self.stored(address)[-1].endswith(trace + wanted)
+
+
+def _whole(connection: Any, content_id: int, octets: int) -> bytes:
+    steps = range(0, octets, 1 << 20)
+    return b"".join(content.read(connection, content_id, at, octets) for at in steps)
+
+
+def value_of(given: Iterable[str], name: str, default: Any) -> Any:
+    for word in given:
+        key, equals, value = word.partition("=")
+        if key == name and equals:
+            return value
+    return default
+
+
+def settings_for(given: tuple[str, ...]) -> Settings:
+    return replace(
+        Settings(),
+        hostname="mail.example.com",
+        domains=("example.com",),
+        auth=Auth(
+            enabled="no-auth" not in given,
+            required="auth-required" in given,
+            methods=("plain",) if "plain-only" in given else ("plain", "login"),
+            allow_plaintext="plaintext" in given,
+        ),
+        tls=Tls(required="tls-required" in given),
+        max_message_size=int(value_of(given, "size", 26_214_400)),
+        dev_mode="dev" in given,
+    )
+
+
+def listener_for(given: tuple[str, ...]) -> Listener:
+    protocol = next((word for word in ("submissions", "submission") if word in given), "smtp")
+    return Listener(
+        name="file/test",
+        protocol=protocol,
+        host="127.0.0.1",
+        port=0,
+        max_clients=int(value_of(given, "clients", 0)),
+        authentication_required="listener-auth" in given,
+    )
