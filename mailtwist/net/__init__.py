@@ -1,0 +1,1 @@
+"""Connections: one command at a time, back-pressure, idle sweep, counters."""
