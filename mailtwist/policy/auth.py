@@ -1,0 +1,332 @@
+"""Who is logging in: the one place where a username and a password are compared.
+
+Every protocol calls :meth:`Authenticator.login`. In the order of cost it
+
+1. refuses a peer that is known to be shut out, from memory;
+2. reads the account and both counts of bad logins in one read, so that a changed password,
+   a removed account or a lock of another node is noticed at once;
+3. accepts a password that was right within the last five minutes by a keyed hash;
+4. else waits for its turn, reads again and derives the key in a thread.
+
+A bad login is committed to the counts before it is answered. Text and time are the
+same for a wrong password and an unknown account, and unknown names are locked like
+real ones. One account is checked once at a time, so its fifth bad login is its last;
+who comes meanwhile with the same password shares the outcome.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.logger import Logger
+
+from mailtwist.errors import MailError, ProtocolViolation, Refusal
+from mailtwist.mail.address import parse_address
+from mailtwist.policy import hashing, passwords
+from mailtwist.policy.lockout import (
+    ACCOUNT,
+    LOCK_S,
+    MAX_REMEMBERED,
+    REMEMBERED_S,
+    WINDOW_S,
+    RecentRefusals,
+    Subject,
+    address_subject,
+    locked_out,
+)
+from mailtwist.policy.remembered import Addresses, Check, Successes
+from mailtwist.store import accounts, failures, logins
+from mailtwist.store.accounts import Verifier
+from mailtwist.store.engine import Connection
+
+log = Logger()
+
+T = TypeVar("T")
+
+# The longest path of RFC 5321 is 256 octets; nothing longer can be an account.
+MAX_USERNAME: Final = 256
+# These wait for the outcome of one check, which answers them all when it is good.
+MAX_WAITING_FOR_ACCOUNT: Final = 4096
+
+
+# Who is shut out, and until when (microseconds).
+Locked = tuple[tuple[Subject, int], ...]
+
+
+class Clock(Protocol):
+    def seconds(self) -> float: ...
+
+
+class Store(Protocol):
+    """The part of the database that logins need."""
+
+    @property
+    def changes(self) -> Any: ...
+    async def read(self, work: Callable[[Connection], T]) -> T: ...
+    async def write(self, work: Callable[[Connection], T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who logged in, and the addresses that this account may send as (folded)."""
+
+    account_id: int
+    username: str
+    addresses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try and the two counters that it falls under."""
+
+    username: str
+    account: Subject
+    address: Subject
+
+    @property
+    def subjects(self) -> tuple[Subject, Subject]:
+        return self.account, self.address
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one read finds; ``account`` is None for an unknown or disabled one."""
+
+    account: logins.Active | None
+    addresses: frozenset[str] = frozenset()
+    verifiers: Sequence[Verifier] = ()
+    locked: Locked = ()
+
+    def login(self) -> Login:
+        assert self.account is not None, "only of a known account"
+        return Login(self.account.account_id, self.account.username, self.addresses)
+
+
+class Authenticator:
+    """Checks passwords against the store and keeps count of the bad ones.
+
+    ``default_domain`` completes a username that has no domain; ``cost`` is that of new
+    verifiers, so that an unknown account takes as long.
+    """
+
+    def __init__(
+        self,
+        database: Store,
+        *,
+        clock: Clock,
+        derivation: hashing.Derivation | None = None,
+        cost: int = passwords.DEFAULT_COST,
+        default_domain: str = "",
+        turns: hashing.Turns | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._derivation = derivation or hashing.Inline()
+        self._unknown = passwords.unknown_verifiers(cost)
+        self._default_domain = default_domain
+        self._turns = turns or hashing.Turns()
+        self._refusals = RecentRefusals()
+        self._successes = Successes()
+        self._addresses = Addresses(database.changes)
+        self._checks: dict[Subject, Check] = {}
+        # Accounts whose bad logins this process counted: only these need be forgiven.
+        self._missed: OrderedDict[Subject, None] = OrderedDict()
+
+    async def login(self, username: str, password: str, *, peer: str, service: str) -> Login:
+        """Return who it is.
+
+        ``peer`` is the client's IP address, ``service`` the protocol, for the log.
+        Raises: Refusal (535 5.7.8, AUTHENTICATIONFAILED) for a wrong pair, TemporaryFailure
+        (454 4.7.0) for a locked account or address or too many logins at once.
+        """
+        attempt = self._attempt(username, peer)
+        try:
+            login = await self._login(attempt, password)
+        except MailError as error:
+            log.info(
+                "login refused",
+                username=attempt.username,
+                service=service,
+                peer=peer,
+                reason=error.detail or error.text,
+            )
+            raise
+        log.info(
+            "login",
+            username=login.username,
+            account_id=login.account_id,
+            service=service,
+            peer=peer,
+        )
+        return login
+
+    def _attempt(self, username: str, peer: str) -> Attempt:
+        name = username[: MAX_USERNAME + 1].strip()
+        if self._default_domain and "@" not in name:
+            name = f"{name}@{self._default_domain}"
+        try:
+            name = parse_address(name).folded
+        except ProtocolViolation:
+            # Nobody's name, but counted and logged like one: what no database takes must go.
+            name = "".join(c if c.isprintable() else "?" for c in name)
+        return Attempt(name, Subject(ACCOUNT, name), address_subject(peer))
+
+    async def _login(self, attempt: Attempt, password: str) -> Login:
+        digest = self._successes.digest(password)
+        known = await self._remembered(attempt, digest)
+        while known is None and attempt.account in self._checks:
+            if await self._outcome_of_another(attempt) == digest:
+                known = await self._remembered(attempt, digest)
+        if known is not None:
+            return known
+        check = self._checks[attempt.account] = Check()
+        try:
+            login = await self._turns.take(
+                attempt.address.name, lambda: self._check(attempt, password, digest)
+            )
+            check.good = digest
+        finally:
+            del self._checks[attempt.account]
+            check.end()
+        return login
+
+    async def _outcome_of_another(self, attempt: Attempt) -> bytes:
+        """Wait for the check that runs; the digest of its password if that was right."""
+        check = self._checks[attempt.account]
+        if check.waiting >= MAX_WAITING_FOR_ACCOUNT:
+            raise hashing.too_many(check.waiting)
+        good = await check.ended()
+        self._refuse_remembered(attempt)
+        return good
+
+    async def _remembered(self, attempt: Attempt, digest: bytes) -> Login | None:
+        """Tell who it is when this password was right lately and still is."""
+        self._refuse_remembered(attempt)
+        facts = await self._facts(attempt)
+        if facts.account is not None and self._successes.covers(
+            facts.account, digest, self._clock.seconds()
+        ):
+            return facts.login()
+        return None
+
+    async def _check(self, attempt: Attempt, password: str, digest: bytes) -> Login:
+        # While this attempt waited for its turn, others from this address may have failed.
+        self._refuse_remembered(attempt)
+        facts = await self._facts(attempt, with_verifiers=True)
+        is_right = await self._derivation.run(
+            partial(passwords.check, facts.verifiers or self._unknown, password)
+        )
+        if facts.account is None or not is_right:
+            await self._count(attempt)
+            raise Refusal(
+                "Authentication credentials invalid",
+                code=535,
+                status="5.7.8",
+                imap_code="AUTHENTICATIONFAILED",
+            )
+        self._successes.add(facts.account, digest, self._clock.seconds())
+        await self._forgive(attempt.account)
+        return facts.login()
+
+    async def _facts(self, attempt: Attempt, *, with_verifiers: bool = False) -> Facts:
+        """Read what is true now. Raises: TemporaryFailure when a count is full."""
+        now = self._clock.seconds()
+        generation = self._addresses.generation
+        facts = await self._database.read(
+            lambda connection: _read_facts(
+                connection, attempt, int(now * 1e6), self._addresses.get, with_verifiers
+            )
+        )
+        for subject, until in facts.locked:
+            self._refusals.add(subject, min(now + REMEMBERED_S, until / 1e6))
+            raise locked_out(subject)
+        if facts.account is not None:
+            self._addresses.add(facts.account.account_id, facts.addresses, generation)
+        return facts
+
+    # -- shut out ---------------------------------------------------------------------------
+
+    def _refuse_remembered(self, attempt: Attempt) -> None:
+        now = self._clock.seconds()
+        for subject in attempt.subjects:
+            if self._refusals.covers(subject, now):
+                raise locked_out(subject)
+
+    async def _count(self, attempt: Attempt) -> None:
+        """Commit one bad login to both counts."""
+        now = self._clock.seconds()
+        self._missed[attempt.account] = None
+        if len(self._missed) > MAX_REMEMBERED:
+            self._missed.popitem(last=False)
+        try:
+            for subject, until in await self._database.write(
+                lambda connection: _count_failure(connection, attempt, int(now * 1e6))
+            ):
+                self._refusals.add(subject, min(now + REMEMBERED_S, until / 1e6))
+        except MailError:
+            # Nobody may guess on while the store can't count: one miss shuts both out.
+            for subject in attempt.subjects:
+                self._refusals.add(subject, now + REMEMBERED_S)
+            raise
+
+    async def _forgive(self, account: Subject) -> None:
+        """Drop the account's count after a good login, where this process counted one.
+
+        The address keeps its count: else whoever has one account could guess for ever
+        at the others.
+        """
+        if account not in self._missed:
+            return
+        del self._missed[account]
+        try:
+            await self._database.write(
+                lambda connection: failures.clear(connection, account.scope, account.name)
+            )
+        except MailError as error:
+            log.info("bad logins not forgotten", account=account.name, reason=error.detail)
+
+
+def _read_facts(
+    connection: Connection,
+    attempt: Attempt,
+    now: int,
+    known_addresses: Callable[[int], frozenset[str] | None],
+    with_verifiers: bool,
+) -> Facts:
+    locked = tuple(
+        (subject, until)
+        for subject in attempt.subjects
+        if (until := failures.locked(connection, subject.scope, subject.name, now=now))
+    )
+    account = logins.active(connection, attempt.username) if not locked else None
+    if account is None:
+        return Facts(None, locked=locked)
+    addresses = known_addresses(account.account_id)
+    if addresses is None:
+        addresses = accounts.addresses(connection, account.account_id)
+    verifiers = accounts.secrets(connection, account.account_id) if with_verifiers else ()
+    return Facts(account, addresses, verifiers)
+
+
+def _count_failure(connection: Connection, attempt: Attempt, now: int) -> Locked:
+    """Count for both subjects; returns those that are locked now."""
+    counted = (
+        (
+            subject,
+            failures.record(
+                connection,
+                subject.scope,
+                subject.name,
+                now=now,
+                limit=subject.limit,
+                window=WINDOW_S * 1_000_000,
+                lock=LOCK_S * 1_000_000,
+            ),
+        )
+        for subject in attempt.subjects
+    )
+    return tuple((subject, until) for subject, until in counted if until)
