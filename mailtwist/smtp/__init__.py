@@ -1,0 +1,1 @@
+"""SMTP as served: inbound (MX), submission with STARTTLS, submissions with TLS."""
