@@ -1,0 +1,92 @@
+"""Housekeeping that one node does for all, in small steps, while it holds the lease.
+
+Removed: what is left of removed accounts, and counts of bad logins that mean nothing any
+more. (Octets that nothing refers to are the database's own business.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from mailtwist.errors import MailError
+from mailtwist.policy.lockout import WINDOW_S
+from mailtwist.store import accounts, failures, lease, mailboxes
+from mailtwist.store.database import Database
+from mailtwist.store.engine import Connection
+
+log = Logger()
+
+LEASE: Final = "housekeeping"
+EVERY_S: Final = 60.0
+LEASE_S: Final = 180.0
+# Between two steps, so that mail that arrives meanwhile does not wait behind them.
+PAUSE_S: Final = 0.05
+ACCOUNT_ROWS: Final = 500
+
+
+class Housekeeping:
+    """Runs the housekeeping once a minute; ``clock`` is the reactor's."""
+
+    def __init__(self, database: Database, clock: Any) -> None:
+        self._database = database
+        self._clock = clock
+        self._timer = LoopingCall(self._begin)
+        self._timer.clock = clock
+        self._running: Deferred[None] | None = None
+
+    def start(self) -> None:
+        self._timer.start(EVERY_S, now=False)
+
+    async def stop(self) -> None:
+        """End after the step at hand and give the lease back."""
+        if self._timer.running:
+            self._timer.stop()
+        if self._running is not None:
+            self._running.cancel()
+        node = self._database.ids.node_id
+        try:
+            await self._database.write(lambda connection: lease.release(connection, LEASE, node))
+        except MailError:
+            pass  # it runs out by itself
+
+    def _begin(self) -> None:
+        if self._running is None:
+            self._running = Deferred.fromCoroutine(self.sweep())
+            self._running.addErrback(self._failed)
+            self._running.addCallback(self._ended)
+
+    def _ended(self, _: None) -> None:
+        self._running = None
+
+    def _failed(self, failure: Any) -> None:
+        if failure.check(CancelledError):
+            return
+        if failure.check(MailError):
+            log.info("housekeeping put off", detail=str(failure.value))
+        else:
+            log.failure("housekeeping failed", failure)
+
+    async def sweep(self) -> None:
+        """Take the lease and work until nothing is left to do."""
+        while await self._database.write(self._step):
+            await deferLater(self._clock, PAUSE_S)
+
+    def _step(self, connection: Connection) -> bool:
+        """One short unit; True: there is more."""
+        now = int(self._clock.seconds() * 1_000_000)
+        node = self._database.ids.node_id
+        if not lease.take(connection, LEASE, node, now=now, seconds=LEASE_S):
+            return False
+        failures.sweep(connection, now=now, window=WINDOW_S * 1_000_000)
+        for account_id in accounts.removing(connection)[:1]:
+            accounts.remove_step(connection, account_id, ACCOUNT_ROWS)
+            return True
+        # What a DELETE of a large mailbox left when its process ended on the way.
+        for account_id, mailbox_id in mailboxes.deleted(connection, 1):
+            mailboxes.remove_step(connection, account_id, mailbox_id, ACCOUNT_ROWS)
+            return True
+        return False

@@ -1,0 +1,167 @@
+"""Log lines: one JSON object each for machines, or one line each for people.
+
+Events are a fixed text with fields. What a connection causes bears its ``session`` id, which
+its pump keeps in a context variable. Fields whose name says that they hold a secret are
+dropped here, whoever put them in; protocol lines are logged at level ``debug`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from twisted.logger import ILogObserver, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import provider
+
+from mailtwist.config import Settings
+from mailtwist.net.session_id import session_id
+
+LogEvent = dict[str, Any]
+Formatter = Callable[[LogEvent], str]
+
+LEVELS: Final = {
+    "debug": LogLevel.debug,
+    "info": LogLevel.info,
+    "warn": LogLevel.warn,
+    "error": LogLevel.error,
+}
+SECRET_NAMES: Final = ("password", "passwd", "secret", "credential", "token", "api_key", "apikey")
+MAX_VALUE: Final = 2000
+MAX_TRACEBACK: Final = 10_000
+MAX_ITEMS: Final = 100
+
+
+def open_stream(settings: Settings) -> TextIO:
+    """Open what lines go to: ``log_file``, else standard output as it is now.
+
+    (Twisted redirects ``sys.stdout`` into the log later.) Raises: OSError.
+    """
+    if settings.log_file:
+        return open(settings.log_file, "a", encoding="utf-8")
+    return sys.stdout
+
+
+def make_observer(settings: Settings, stream: TextIO) -> Any:
+    """Make the observer that writes in the form and from the level that the settings ask for."""
+    return observer(stream, FORMATTERS[settings.log_format], LEVELS[settings.log_level])
+
+
+def observer(stream: TextIO, formatter: Formatter, lowest: Any) -> Any:
+    """Make an observer that writes events of at least this level."""
+
+    @provider(ILogObserver)
+    def write(event: LogEvent) -> None:
+        if not _is_wanted(event, lowest):
+            return
+        try:
+            stream.write(formatter(event) + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            # The reader went away, or the disk is full: mail matters more than its log.
+            pass
+
+    return write
+
+
+def json_line(event: LogEvent) -> str:
+    """One JSON object: time, level, event, session, then the event's own fields."""
+    line: dict[str, Any] = {
+        "time": _time(event).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": _level(event).name,
+        "event": _text(event),
+    }
+    session = event.get("session") or session_id.get()
+    if session:
+        line["session"] = session
+    line.update(_fields(event))
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        line["error"] = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:MAX_VALUE]
+        line["traceback"] = failure.getTraceback()[-MAX_TRACEBACK:]
+    return json.dumps(line, ensure_ascii=False, default=_plain)
+
+
+def human_line(event: LogEvent) -> str:
+    """A line to read: time of day, text, fields; a failure's traceback below it."""
+    level = _level(event)
+    session = event.get("session") or session_id.get()
+    fields = _fields(event) | ({"session": session} if session else {})
+    parts = [_time(event).astimezone().strftime("%H:%M:%S"), _escaped(_text(event))]
+    if level not in (LogLevel.info, LogLevel.debug):
+        parts.insert(1, level.name.upper())
+    parts += [f"{name}={_escaped(_shown(value))}" for name, value in fields.items()]
+    line = " ".join(parts)
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        line += "\n" + failure.getTraceback()[-MAX_TRACEBACK:]
+    return line
+
+
+FORMATTERS: Final[Mapping[str, Formatter]] = {"json": json_line, "text": human_line}
+
+
+def _is_wanted(event: LogEvent, lowest: Any) -> bool:
+    if _level(event) < lowest:
+        return False
+    # What Twisted says of its own ports and threads; its errors are kept.
+    legacy = event.get("log_namespace") in ("log_legacy", "-")
+    return not legacy or bool(event.get("isError")) or "log_failure" in event
+
+
+def _level(event: LogEvent) -> Any:
+    return event.get("log_level") or LogLevel.info
+
+
+def _time(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+
+
+def _text(event: LogEvent) -> str:
+    return formatEvent(event)[:MAX_VALUE] or "failure"
+
+
+def _fields(event: LogEvent) -> dict[str, Any]:
+    return {
+        name: _plain(value)
+        for name, value in event.items()
+        if not name.startswith("log_")
+        and name not in _FOREIGN
+        and not any(word in name.lower() for word in SECRET_NAMES)
+        and not _is_nothing(value)
+    }
+
+
+# What the old logging of Twisted puts into each event, and what is a key of ours already.
+_FOREIGN: Final = frozenset(
+    {"isError", "message", "time", "system", "format", "level", "event", "session", "why"}
+    | {"failure", "logLevel", "traceback"}
+)
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or value == ""
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value[:MAX_VALUE]
+    if isinstance(value, bytes):
+        return value[:MAX_VALUE].decode("utf-8", "replace")
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in list(value)[:MAX_ITEMS]]
+    return str(value)[:MAX_VALUE]
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _escaped(text: str) -> str:
+    """Keep what a peer sent from forging lines or steering a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,1 @@
+"""What is served over HTTP; today whether the server is alive and well."""

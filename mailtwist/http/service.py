@@ -1,0 +1,207 @@
+"""HTTP/1.1 under bounds: of a request's size, of the time it may take, of connections.
+
+The stock channel bounds the header's size but restarts its idle timer at each octet, and takes
+a body of any size; both are mended here. No answer names the software.
+
+Standards: RFC 9112; RFC 9110 §15.5.9 (408), §15.5.14 (413).
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# (the methods of twisted.web that are overridden here have no annotations)
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request, Site
+from typing_extensions import override
+
+from mailtwist.http.app import Application, Health
+from mailtwist.net.counters import Connections
+
+log = Logger()
+
+HEADER_S: Final = 20.0
+BODY_S: Final = 60.0
+KEEP_ALIVE_S: Final = 60.0
+MAX_BODY: Final = 1 << 20
+
+
+class BoundedRequest(Request):
+    @override
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        if name.lower() != b"server":
+            super().setHeader(name, value)
+
+
+class BoundedChannel(HTTPChannel):
+    """A connection whose requests must arrive whole within a deadline and a size."""
+
+    requestFactory = BoundedRequest  # noqa: N815
+    transport: Any
+    factory: BoundedSite
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deadline: IDelayedCall | None = None
+        self._in_body = False
+        self._body_octets = 0
+        self._refused = False
+        self._host = ""
+
+    @override
+    def connectionMade(self) -> None:
+        self._host = str(getattr(self.transport.getPeer(), "host", ""))
+        if not self.factory.enter(self):
+            self._answer_and_close(b"503 Service Unavailable")
+            return
+        super().connectionMade()
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._deadline is None and not self._handlingRequest:
+            self._set_deadline(HEADER_S)
+        super().dataReceived(data)
+
+    @override
+    def allHeadersReceived(self) -> None:
+        self._set_deadline(BODY_S)
+        self._in_body, self._body_octets = True, 0
+        if self.length is not None and self.length > MAX_BODY:
+            self._answer_and_close(b"413 Content Too Large")
+            return
+        super().allHeadersReceived()
+
+    @override
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._in_body:
+            self._body_octets += len(data)
+            # Chunked framing counts too: chunks of one octet are no reason to take more.
+            if self.length is None and self._body_octets > MAX_BODY:
+                self._answer_and_close(b"413 Content Too Large")
+                return
+        super().rawDataReceived(data)
+
+    @override
+    def allContentReceived(self) -> None:
+        self._in_body = False
+        self._set_deadline(None)
+        if not self._refused:
+            super().allContentReceived()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._set_deadline(None)
+        self.factory.leave(self)
+        super().connectionLost(reason)
+
+    def close_when_idle(self) -> None:
+        """End now, or after the answer to the request at hand."""
+        if self._handlingRequest:
+            self.persistent = 0
+        else:
+            self.transport.loseConnection()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.callLater(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self._answer_and_close(b"408 Request Timeout")
+
+    def _answer_and_close(self, status: bytes) -> None:
+        self._refused = True
+        self._set_deadline(None)
+        self.transport.write(
+            b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.transport.loseConnection()
+
+
+class BoundedSite(Site):
+    """The factory of an HTTP listener; it knows its connections and can end them."""
+
+    protocol = BoundedChannel  # type: ignore[assignment]
+    noisy = False
+
+    def __init__(self, resource: Any, *, reactor: Any, counters: Connections, clients: int) -> None:
+        super().__init__(
+            resource, requestFactory=BoundedRequest, timeout=KEEP_ALIVE_S, reactor=reactor
+        )
+        self.displayTracebacks = False
+        self.max_clients = clients
+        self._counters = counters
+        self._channels: dict[BoundedChannel, str] = {}
+        self._stopping = False
+        self._empty: Deferred[None] | None = None
+
+    def enter(self, channel: BoundedChannel) -> bool:
+        """Count a connection in, unless there are too many."""
+        host = channel._host
+        full = self.max_clients and len(self._channels) >= self.max_clients
+        if self._stopping or full or not self._counters.enter(host):
+            return False
+        self._channels[channel] = host
+        return True
+
+    def leave(self, channel: BoundedChannel) -> None:
+        host = self._channels.pop(channel, None)
+        if host is not None:
+            self._counters.leave(host)
+        if not self._channels and self._empty is not None:
+            waiting, self._empty = self._empty, None
+            waiting.callback(None)
+
+    async def drain(self, seconds: float) -> None:
+        """Let requests at hand be answered, then end the connections; cut them off at last."""
+        self._stopping = True
+        for channel in list(self._channels):
+            channel.close_when_idle()
+        if not self._channels:
+            return
+        self._empty = Deferred()
+        cut = self.reactor.callLater(seconds, self._cut_off)
+        await self._empty
+        if cut.active():
+            cut.cancel()
+
+    def _cut_off(self) -> None:
+        for channel in list(self._channels):
+            channel.transport.abortConnection()
+
+    @override
+    def log(self, request: Request) -> None:  # type: ignore[override]
+        log.debug(
+            "http request",
+            method=request.method.decode("latin-1"),
+            path=request.path.decode("latin-1"),
+            status=request.code,
+            peer=getattr(request.getClientAddress(), "host", ""),
+        )
+
+
+def make_factory(
+    health: Callable[[], Awaitable[Health]],
+    *,
+    reactor: Any,
+    counters: Connections,
+    max_clients: int = 0,
+) -> BoundedSite:
+    """Make the factory of one ``http`` or ``https`` listener."""
+    application = Application(health)
+    return BoundedSite(
+        application.app.resource(), reactor=reactor, counters=counters, clients=max_clients
+    )

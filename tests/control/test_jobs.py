@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from mailtwist.control.jobs import EVERY_S, LEASE, LEASE_S, PAUSE_S, Housekeeping
+from mailtwist.store import accounts, failures, lease
+from tests.support.now import now
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(1_800_000_000)
+    return clock
+
+
+def microseconds(clock):
+    return int(clock.seconds() * 1_000_000)
+
+
+def count(engine, table):
+    with engine.read() as connection:
+        return connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()
+
+
+def test_counts_that_mean_nothing_go_and_those_that_lock_stay(database, engine, clock):
+    second = 1_000_000
+    with engine.write() as connection:
+        for name, ago in (("old", 4000), ("new", 10)):
+            failures.record(
+                connection,
+                "account",
+                name,
+                now=microseconds(clock) - ago * second,
+                window=300 * second,
+                limit=5,
+                lock=300 * second,
+            )
+    now(Housekeeping(database, clock).sweep())
+    with engine.read() as connection:
+        rows = connection.exec_driver_sql("SELECT subject FROM login_failure").all()
+    assert [row[0] for row in rows] == ["new"]
+
+
+def test_what_is_left_of_a_removed_account_goes_in_steps(database, engine, clock):
+    with engine.write() as connection:
+        found = accounts.add(connection, "alice@example.com", [], now=microseconds(clock))
+        accounts.remove_step(connection, found.account_id, 1)
+        assert accounts.removing(connection) == [found.account_id]
+    sweeping = Deferred.fromCoroutine(Housekeeping(database, clock).sweep())
+    clock.pump([PAUSE_S] * 20)
+    assert sweeping.called
+    assert count(engine, "mailbox") == count(engine, "account") == 0
+
+
+def test_another_node_with_the_lease_is_left_to_it(database, engine, clock):
+    with engine.write() as connection:
+        assert lease.take(connection, LEASE, 999, now=microseconds(clock), seconds=LEASE_S)
+        found = accounts.add(connection, "alice@example.com", [], now=microseconds(clock))
+        accounts.remove_step(connection, found.account_id, 1)
+    now(Housekeeping(database, clock).sweep())
+    assert count(engine, "account") == 1
+    clock.advance(LEASE_S + 1)
+    Deferred.fromCoroutine(Housekeeping(database, clock).sweep())
+    clock.pump([PAUSE_S] * 20)
+    assert count(engine, "account") == 0
+
+
+def test_it_runs_by_itself_and_gives_the_lease_back(database, engine, clock):
+    housekeeping = Housekeeping(database, clock)
+    housekeeping.start()
+    assert count(engine, "lease") == 0
+    clock.advance(EVERY_S)
+    assert count(engine, "lease") == 1
+    clock.advance(EVERY_S)
+    now(housekeeping.stop())
+    assert count(engine, "lease") == 0
+    clock.advance(10 * EVERY_S)
+    assert count(engine, "lease") == 0
