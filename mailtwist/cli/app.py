@@ -1,0 +1,93 @@
+"""The command group: global options, the table of commands, and how a failure ends.
+
+Commands are imported when they are called, because most of them need only a
+part of the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from mailtwist import __version__
+from mailtwist.cli.context import Context
+from mailtwist.errors import MailError
+
+# Name -> (module, attribute, line of help).
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "account": ("account", "account", "Add, list and remove accounts, set passwords."),
+    "config": ("config", "config", "Show, check and explain the configuration."),
+    "db": ("db", "db", "Upgrade and check the database."),
+    "dev": ("dev", "dev", "Run a ready sandbox server in the foreground."),
+    "domain": ("domain", "domain", "Add, list and remove local domains."),
+    "import": ("importing", "import_", "Import a Maildir, an mbox or a folder of .eml files."),
+    "init": ("init", "init", "Make the data folder and the database."),
+    "send-test": ("send_test", "send_test", "Send a test message and wait for the outcome."),
+    "serve": ("serve", "serve", "Run the server in the foreground."),
+}
+
+
+class Commands(click.Group):
+    """Finds a command in the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(f"mailtwist.cli.commands.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The table has the help, so that --help imports no command.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-c", "--config", metavar="FILE", help="The configuration, YAML or TOML.")
+@click.option("--data-dir", metavar="DIR", help="The folder of the database and the keys.")
+@click.option("--database-url", metavar="URL", help="The database, where it is not in the folder.")
+@click.version_option(__version__, prog_name="mailtwist")
+@click.pass_context
+def cli(
+    context: click.Context, config: str | None, data_dir: str | None, database_url: str | None
+) -> None:
+    """Run and look after a mailtwist mail server."""
+    context.obj = Context(config, {"data_dir": data_dir, "database_url": database_url})
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run one command line and exit."""
+    # Alembic and SQLAlchemy would otherwise print their progress between our lines.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        sys.exit(cli.main(arguments, prog_name="mailtwist", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        fail("stopped")
+    except MailError as error:
+        fail(_text_of(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}")
+
+
+def _text_of(error: MailError) -> str:
+    # Before an administrator, the reason that a peer is not told is what helps.
+    return f"{error.text}: {error.detail}" if error.detail else error.text
+
+
+def fail(text: str) -> Any:
+    """End with one line on standard error and status 1."""
+    print(f"mailtwist: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(1)

@@ -1,0 +1,199 @@
+"""``mailtwist account``: mail accounts and their passwords."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailtwist.cli.context import Context, json_option, print_json, print_rows
+from mailtwist.errors import NotFound
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mailtwist.store.accounts import Account
+
+# Without the letters and digits that people mistake for each other.
+ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
+GENERATED_LENGTH = 20
+MAX_PASSWORD_OCTETS = 4096
+
+
+def password_options(command: Any) -> Any:
+    from_stdin = click.option(
+        "--password-stdin", is_flag=True, help="Read it as the first line of standard input."
+    )
+    on_line = click.option(
+        "--password", metavar="VALUE", help="The password; other users see it in the process list."
+    )
+    return on_line(from_stdin(command))
+
+
+def chosen_password(password: str | None, from_stdin: bool) -> tuple[str, bool]:
+    """The password, and whether it was made up here and must be shown."""
+    if password is not None and from_stdin:
+        raise click.UsageError("--password and --password-stdin exclude each other")
+    if from_stdin:
+        line = sys.stdin.readline(MAX_PASSWORD_OCTETS).rstrip("\r\n")
+        if not line:
+            raise click.ClickException("standard input holds no password")
+        return line, False
+    if password is not None:
+        return password, False
+    return generated_password(), True
+
+
+def generated_password() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(GENERATED_LENGTH))
+
+
+@click.group()
+def account() -> None:
+    """Add, list and remove accounts, set passwords."""
+
+
+@account.command("add")
+@click.argument("address")
+@password_options
+@click.option("--quota", metavar="SIZE", default="0", help="Octets it may hold, as 500M; 0: any.")
+@click.option("--quota-messages", type=click.IntRange(0), default=0, help="Messages; 0: any.")
+@json_option
+@click.pass_obj
+def add(
+    context: Context,
+    address: str,
+    password: str | None,
+    password_stdin: bool,
+    quota: str,
+    quota_messages: int,
+    as_json: bool,
+) -> None:
+    """Make an account with the default mailboxes; its domain becomes local.
+
+    Without a password option one is made up and printed.
+    """
+    from mailtwist.policy.passwords import make_verifiers
+    from mailtwist.store import accounts
+
+    secret, is_generated = chosen_password(password, password_stdin)
+    octets = _quota(quota)
+    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    with context.store() as engine, engine.write() as connection:
+        made = accounts.add(
+            connection, address, verifiers, quota_octets=octets, quota_messages=quota_messages
+        )
+    result = _row(made)
+    if is_generated:
+        result["password"] = secret
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"added {made.username}")
+        if is_generated:
+            click.echo(f"password {secret}")
+
+
+def _quota(text: str) -> int:
+    from mailtwist.config.kinds import Octets
+
+    try:
+        return Octets(0, 1 << 62).parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--quota") from None
+
+
+def _row(found: Account) -> dict[str, Any]:
+    return {
+        "address": found.username,
+        "state": found.state,
+        "messages": found.messages,
+        "octets": found.octets,
+        "quota_octets": found.quota_octets,
+        "quota_messages": found.quota_messages,
+        "reference_id": found.reference_id,
+    }
+
+
+@account.command("list")
+@json_option
+@click.pass_obj
+def list_(context: Context, as_json: bool) -> None:
+    """List all accounts with what they hold."""
+    from mailtwist.store import accounts
+
+    with context.store() as engine, engine.read() as connection:
+        rows = [_row(each) for each in accounts.list(connection)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, ("address", "state", "messages", "octets", "quota_octets"))
+
+
+@account.command("passwd")
+@click.argument("address")
+@password_options
+@json_option
+@click.pass_obj
+def passwd(
+    context: Context, address: str, password: str | None, password_stdin: bool, as_json: bool
+) -> None:
+    """Set a new password; the old one stops at once.
+
+    Without a password option one is made up and printed.
+    """
+    from mailtwist.policy.passwords import make_verifiers
+    from mailtwist.store import accounts
+
+    secret, is_generated = chosen_password(password, password_stdin)
+    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    with context.store() as engine, engine.write() as connection:
+        found = _existing(connection, address)
+        accounts.set_secrets(connection, found.account_id, verifiers)
+    result: dict[str, Any] = {"address": found.username}
+    if is_generated:
+        result["password"] = secret
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"changed {found.username}")
+        if is_generated:
+            click.echo(f"password {secret}")
+
+
+def _existing(connection: Connection, address: str) -> Account:
+    from mailtwist.store import accounts
+
+    found = accounts.find(connection, address)
+    if found is None:
+        raise NotFound(f"no account {address}")
+    return found
+
+
+@account.command("remove")
+@click.argument("address")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def remove(context: Context, address: str, yes: bool, as_json: bool) -> None:
+    """Remove an account and all its mail."""
+    from mailtwist.store import accounts
+
+    with context.store() as engine:
+        with engine.read() as connection:
+            found = _existing(connection, address)
+        if not yes and sys.stdin.isatty():
+            question = f"Remove {found.username} and {found.messages} messages?"
+            click.confirm(question, abort=True)
+        is_finished = False
+        while not is_finished:
+            # Step by step, so that a large account never holds the writer for long.
+            with engine.write() as connection:
+                is_finished = accounts.remove_step(connection, found.account_id)
+    if as_json:
+        print_json({"address": found.username, "messages": found.messages})
+    else:
+        click.echo(f"removed {found.username}")

@@ -1,0 +1,190 @@
+"""``mailtwist dev``: a sandbox server that is ready at once, in the foreground.
+
+It makes what is missing (data folder, database, certificate, an account with a
+readable message), keeps what is there, and prints lines to paste. Nothing
+leaves the machine unless ``--send`` allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailtwist.cli.archives import Archived
+from mailtwist.cli.commands.account import generated_password
+from mailtwist.cli.commands.serve import bound
+from mailtwist.cli.context import Context, json_option
+from mailtwist.cli.filing import Filing, inline
+from mailtwist.cli.letters import WELCOME_SUBJECT, WELCOME_TEXT, letter
+
+if TYPE_CHECKING:
+    from mailtwist.config import Settings
+    from mailtwist.control.runtime import Runtime
+    from mailtwist.store.engine import Engine
+
+# Kept in the data folder, so that a second run prints the same credentials.
+CREDENTIALS = "sandbox.json"
+LOCAL_PART = "demo"
+DOMAIN = "sandbox.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The account of the sandbox. An administrator will stand beside it once there are users."""
+
+    address: str
+    password: str
+
+
+@click.command()
+@click.option("--send", is_flag=True, help="Let mail to other domains leave.")
+@json_option
+@click.pass_obj
+def dev(context: Context, send: bool, as_json: bool) -> None:
+    """Run a ready sandbox server in the foreground until Ctrl-C.
+
+    With --json one line holds the listeners and the credentials.
+    """
+    options: dict[str, Any] = {"dev_mode": not send, "log_format": "text"}
+    settings = context.load(**options)
+    context.options.update(options)
+    with context.store() as engine:
+        credentials = _prepared(engine, settings)
+    from twisted.internet import reactor
+
+    from mailtwist.control.services import serve
+
+    def ready(runtime: Runtime) -> None:
+        rows = bound(runtime)
+        if as_json:
+            account = {"address": credentials.address, "password": credentials.password}
+            click.echo(json.dumps({"listeners": rows, "account": account}))
+        else:
+            click.echo(_banner(settings, credentials, rows))
+
+    serve(settings, reactor, ready=ready)
+
+
+# -- what is made before the server starts --------------------------------------------------
+
+
+def _prepared(engine: Engine, settings: Settings) -> Credentials:
+    path = Path(settings.data_dir) / CREDENTIALS
+    known = _read(path)
+    wanted = known or Credentials(f"{LOCAL_PART}@{_domain(settings)}", generated_password())
+    if known is None:
+        # First the file: a crash between the two leaves no account with an unknown password.
+        _write(path, wanted)
+    _ensure_account(engine, settings, wanted)
+    return wanted
+
+
+def _domain(settings: Settings) -> str:
+    return next(iter(settings.domains), DOMAIN)
+
+
+def _read(path: Path) -> Credentials | None:
+    try:
+        return Credentials(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, credentials: Credentials) -> None:
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"address": credentials.address, "password": credentials.password}, file)
+    new.replace(path)
+
+
+def _ensure_account(engine: Engine, settings: Settings, wanted: Credentials) -> None:
+    from mailtwist.policy import passwords
+    from mailtwist.store import accounts
+
+    with engine.write() as connection:
+        found = accounts.find(connection, wanted.address)
+        known = accounts.secrets(connection, found.account_id) if found else []
+        if found and passwords.check(known, wanted.password):
+            return
+        verifiers = passwords.make_verifiers(wanted.password, cost=settings.auth.bcrypt_cost)
+        if found:
+            accounts.set_secrets(connection, found.account_id, verifiers)
+            return
+        account_id = accounts.add(connection, wanted.address, verifiers).account_id
+    _welcome(engine, settings, wanted, account_id)
+
+
+def _welcome(engine: Engine, settings: Settings, wanted: Credentials, account_id: int) -> None:
+    from mailtwist.mail.address import Address, parse_address
+
+    recipient = parse_address(wanted.address)
+    text = letter(
+        sender=Address("postmaster", recipient.domain),
+        recipient=recipient,
+        subject=WELCOME_SUBJECT,
+        text=WELCOME_TEXT,
+        hostname=settings.hostname,
+    )
+    with inline(engine) as database:
+        filing = Filing(database, account_id, "INBOX", settings.max_message_size)
+        filing.add(Archived(text, "the welcome message", 0))
+        filing.flush()
+
+
+# -- what is printed ------------------------------------------------------------------------
+
+
+def _banner(settings: Settings, credentials: Credentials, rows: list[dict[str, Any]]) -> str:
+    """The ports, the credentials, and lines to paste."""
+    places = {row["protocol"]: f"{row['address'] or '127.0.0.1'}:{row['port']}" for row in rows}
+    width = max((len(name) for name in places), default=0)
+    lines = ["", "mailtwist is up.", ""]
+    lines += [f"  {name.ljust(width)}  {place}" for name, place in places.items()]
+    lines += [
+        "",
+        f"  account   {credentials.address}",
+        f"  password  {credentials.password}",
+        f"  data      {settings.data_dir}",
+        "",
+        *_examples(credentials, places),
+    ]
+    return "\n".join(lines)
+
+
+def _examples(credentials: Credentials, places: dict[str, str]) -> list[str]:
+    address, password = credentials.address, credentials.password
+    lines = []
+    if "smtp" in places:
+        lines += [
+            "Send a message:",
+            "",
+            f"  swaks --server {places['smtp']} --to {address} --from you@example.com",
+            "",
+            "  printf 'Subject: hello\\r\\n\\r\\nHello!\\r\\n' | curl -sS "
+            f"smtp://{places['smtp']} --mail-from you@example.com --mail-rcpt {address} -T -",
+            "",
+        ]
+    if "imaps" in places:
+        lines += [
+            "Read the newest one:",
+            "",
+            f"  curl -sSk --user '{address}:{password}' 'imaps://{places['imaps']}/INBOX;MAILINDEX=*'",
+            "",
+        ]
+        host, _, port = places["imaps"].rpartition(":")
+        lines += [
+            "The same in Python:",
+            "",
+            '  python3 -c "import imaplib, ssl; c = ssl._create_unverified_context(); '
+            f"m = imaplib.IMAP4_SSL('{host}', {port}, ssl_context=c); "
+            f"m.login('{address}', '{password}'); m.select('INBOX'); "
+            "print(m.fetch('*', '(BODY.PEEK[])')[1][0][1].decode())\"",
+            "",
+        ]
+    return [*lines, "Ctrl-C ends it; the data stays."]

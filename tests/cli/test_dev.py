@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import imaplib
+import json
+import smtplib
+import ssl
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.sandbox import Sandbox, announced_by
+
+
+@contextmanager
+def sandbox(data_dir: Path, *arguments: str) -> Iterator[Sandbox]:
+    running = Sandbox(data_dir, *arguments)
+    try:
+        yield running
+    finally:
+        assert running.stop() == 0
+
+
+def port(announced: dict[str, Any], protocol: str) -> int:
+    found = {row["protocol"]: row["port"] for row in announced["listeners"]}
+    return int(found[protocol])
+
+
+@contextmanager
+def logged_in(announced: dict[str, Any]) -> Iterator[imaplib.IMAP4_SSL]:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    account = announced["account"]
+    with imaplib.IMAP4_SSL(
+        "127.0.0.1", port(announced, "imaps"), ssl_context=context, timeout=20
+    ) as client:
+        client.login(account["address"], account["password"])
+        client.select("INBOX", readonly=True)
+        yield client
+
+
+@pytest.mark.reactor
+@pytest.mark.mission("GEN-04")
+def test_the_sandbox_starts_with_a_readable_message_and_again_unchanged(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with sandbox(data_dir, "--json") as running:
+        announced = announced_by(running)
+        account = announced["account"]
+        assert {row["protocol"] for row in announced["listeners"]} == {
+            "smtp", "imap", "imaps", "http",
+        }  # fmt: skip
+        assert json.loads((data_dir / "listeners.json").read_text()) == announced["listeners"]
+        with logged_in(announced) as client:
+            (found,) = client.search(None, "SUBJECT", "Welcome")[1]
+            assert found == b"1"
+        with smtplib.SMTP("127.0.0.1", port(announced, "smtp"), timeout=20) as smtp:
+            smtp.sendmail("you@far.example", [account["address"]], b"Subject: hi\r\n\r\nhi\r\n")
+        with logged_in(announced) as client:
+            assert client.search(None, "ALL")[1] == [b"1 2"]
+    credentials = data_dir / "sandbox.json"
+    assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+    with sandbox(data_dir, "--json") as running:
+        again = announced_by(running)
+        assert again["account"] == account
+        with logged_in(again) as client:
+            assert client.search(None, "ALL")[1] == [b"1 2"]
+
+
+@pytest.mark.reactor
+def test_the_sandbox_prints_lines_to_paste_that_work(tmp_path: Path) -> None:
+    with sandbox(tmp_path / "data") as running:
+        running.until("mailtwist is up")
+        _, lines = running.until("Ctrl-C ends it")
+        commands = {line.split()[0]: line.strip() for line in lines if line.startswith("  ")}
+        # The Python line reads the newest message over IMAPS.
+        done = subprocess.run(
+            ["sh", "-c", commands["python3"]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "Welcome to mailtwist" in done.stdout
+        for name in ("swaks", "printf", "curl"):
+            assert name in commands
