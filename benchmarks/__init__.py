@@ -1,0 +1,1 @@
+"""Measurements of a running server, by SMTP and IMAP on loopback."""

@@ -1,0 +1,43 @@
+"""Measure a server on this machine: ``python -m benchmarks [WORKLOAD...] [--database-url URL]``.
+
+Figures of one run on one machine may be compared with each other, no others.
+Nothing else should run meanwhile; the load and the server share the processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+
+from benchmarks import workloads
+from benchmarks.server import Server
+
+WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
+    "idle": workloads.idle,
+    "inbound": workloads.inbound,
+    "stall": workloads.stall,
+    "imap-10k": lambda server: workloads.imap(server, 10_000),
+    "imap-100k": lambda server: workloads.imap(server, 100_000),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("workload", nargs="*", help=f"of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("--database-url", default="", help="instead of SQLite: an empty database")
+    options = parser.parse_args()
+    unknown = set(options.workload) - set(WORKLOADS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    write = sys.stdout.write
+    write("| workload | case | metric | figure | unit |\n| --- | --- | --- | ---: | --- |\n")
+    for name in options.workload or WORKLOADS:
+        with Server(database_url=options.database_url) as server:
+            for case, metric, figure, unit in WORKLOADS[name](server):
+                write(f"| {name} | {case} | {metric} | {figure:,.3g} | {unit} |\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
