@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 from twisted.logger import ILogObserver, LogLevel, formatEvent
@@ -52,10 +53,11 @@ def make_observer(settings: Settings, stream: TextIO) -> Any:
 
 def observer(stream: TextIO, formatter: Formatter, lowest: Any) -> Any:
     """Make an observer that writes events of at least this level."""
+    wanted = frozenset(level for level in LogLevel.iterconstants() if level >= lowest)
 
     @provider(ILogObserver)
     def write(event: LogEvent) -> None:
-        if not _is_wanted(event, lowest):
+        if _level(event) not in wanted or _is_chatter(event):
             return
         try:
             stream.write(formatter(event) + "\n")
@@ -82,7 +84,7 @@ def json_line(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         line["error"] = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:MAX_VALUE]
         line["traceback"] = failure.getTraceback()[-MAX_TRACEBACK:]
-    return json.dumps(line, ensure_ascii=False, default=_plain)
+    return _encode(line)
 
 
 def human_line(event: LogEvent) -> str:
@@ -101,15 +103,17 @@ def human_line(event: LogEvent) -> str:
     return line
 
 
+# json.dumps would make an encoder for each line. All values are plain by then.
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
 FORMATTERS: Final[Mapping[str, Formatter]] = {"json": json_line, "text": human_line}
 
 
-def _is_wanted(event: LogEvent, lowest: Any) -> bool:
-    if _level(event) < lowest:
+def _is_chatter(event: LogEvent) -> bool:
+    """What Twisted says of its own ports and threads; its errors are kept."""
+    if event.get("log_namespace") not in ("log_legacy", "-"):
         return False
-    # What Twisted says of its own ports and threads; its errors are kept.
-    legacy = event.get("log_namespace") in ("log_legacy", "-")
-    return not legacy or bool(event.get("isError")) or "log_failure" in event
+    return not event.get("isError") and "log_failure" not in event
 
 
 def _level(event: LogEvent) -> Any:
@@ -121,18 +125,27 @@ def _time(event: LogEvent) -> datetime:
 
 
 def _text(event: LogEvent) -> str:
-    return formatEvent(event)[:MAX_VALUE] or "failure"
+    text = event.get("log_format")
+    # Nearly all texts are fixed; to format them costs more than the rest of a line.
+    if not isinstance(text, str) or "{" in text:
+        text = formatEvent(event)
+    return text[:MAX_VALUE] or "failure"
 
 
 def _fields(event: LogEvent) -> dict[str, Any]:
     return {
         name: _plain(value)
         for name, value in event.items()
-        if not name.startswith("log_")
-        and name not in _FOREIGN
-        and not any(word in name.lower() for word in SECRET_NAMES)
-        and not _is_nothing(value)
+        if _is_shown(name) and value is not None and value != ""
     }
+
+
+@lru_cache(maxsize=1000)
+def _is_shown(name: str) -> bool:
+    """Whether a field of this name belongs in a line."""
+    if name.startswith("log_") or name in _FOREIGN:
+        return False
+    return not any(word in name.lower() for word in SECRET_NAMES)
 
 
 # What the old logging of Twisted puts into each event, and what is a key of ours already.
@@ -140,10 +153,6 @@ _FOREIGN: Final = frozenset(
     {"isError", "message", "time", "system", "format", "level", "event", "session", "why"}
     | {"failure", "logLevel", "traceback"}
 )
-
-
-def _is_nothing(value: object) -> bool:
-    return value is None or value == ""
 
 
 def _plain(value: object) -> Any:

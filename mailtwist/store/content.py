@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from mailtwist.errors import MailError, Refusal, StoreUnavailable
 from mailtwist.store import ids
+from mailtwist.store.sql import Statement
 from mailtwist.store.tables import content, content_chunk, content_doubt, email, upload
 
 if TYPE_CHECKING:
@@ -150,14 +151,21 @@ def _too_big() -> Refusal:
 # -- writing --------------------------------------------------------------------------------
 
 
+_INSERT_CONTENT = Statement(
+    "INSERT INTO content (content_id, octets, sha256, data) VALUES (?, ?, ?, ?)"
+)
+_INSERT_CHUNK = Statement(
+    "INSERT INTO content_chunk (content_id, n, start, data) VALUES (?, ?, ?, ?)"
+)
+
+
 def _write_ahead(
     connection: Connection, content_id: int, node_id: int, n: int, chunk: bytes
 ) -> None:
     if n == 0:
         values = {"content_id": content_id, "node_id": node_id, "started_at": ids.now_us()}
         connection.execute(upload.insert(), values)
-    row = {"content_id": content_id, "n": n, "start": n * CHUNK, "data": chunk}
-    connection.execute(content_chunk.insert(), row)
+    _INSERT_CHUNK(connection, (content_id, n, n * CHUNK, chunk))
 
 
 def write_new(connection: Connection, spooled: Iterable[Spooled]) -> None:
@@ -169,23 +177,13 @@ def write_new(connection: Connection, spooled: Iterable[Spooled]) -> None:
     rows, chunks, ahead = [], [], []
     for item in distinct.values():
         whole = item.data if item.data is not None and item.octets <= INLINE else None
-        rows.append(
-            {
-                "content_id": item.content_id,
-                "octets": item.octets,
-                "sha256": item.sha256,
-                "data": whole,
-            }
-        )
+        rows.append((item.content_id, item.octets, item.sha256, whole))
         if item.data is None:
             ahead.append(item.content_id)
         elif whole is None:
-            row = {"content_id": item.content_id, "n": 0, "start": 0, "data": item.data}
-            chunks.append(row)
-    if rows:
-        connection.execute(content.insert(), rows)
-    if chunks:
-        connection.execute(content_chunk.insert(), chunks)
+            chunks.append((item.content_id, 0, 0, item.data))
+    _INSERT_CONTENT.each(connection, rows)
+    _INSERT_CHUNK.each(connection, chunks)
     if ahead:
         published = connection.execute(delete(upload).where(upload.c.content_id.in_(ahead)))
         if published.rowcount != len(ahead):
