@@ -222,8 +222,16 @@ class StoredMessage:
             octets=spooled.octets,
             message_id=spooled.structure.message_id,
             client=self._origin.client_address,
+            **self._disclosed(spooled),
         )
         return str(plan.queue_id)
+
+    def _disclosed(self, spooled: Spooled) -> dict[str, object]:
+        """What a developer wants to see of each mail, and nobody else's log should hold."""
+        if not self._origin.is_sandbox:
+            return {}
+        forward_paths = [str(recipient.address) for recipient in self._envelope.recipients]
+        return {"forward_paths": forward_paths, "subject": spooled.structure.subject}
 
     async def _commit(self, spooled: Spooled) -> DeliveryPlan:
         now = now_us()

@@ -31,7 +31,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a message came from: what the trace fields say of it."""
+    """Where a message came from: what the trace fields and the log say of it."""
 
     hostname: str
     session_id: str
@@ -39,3 +39,4 @@ class Origin:
     helo: str
     protocol: str  # of the registry of RFC 3848: ESMTPSA and the like
     is_tls: bool
+    is_sandbox: bool = False  # dev_mode: the log may say whom it is for and what about

@@ -269,6 +269,7 @@ class Session:
                 is_esmtp=self.esmtp, is_tls=self.tls, is_authenticated=self.login is not None
             ),
             is_tls=self.tls,
+            is_sandbox=self.terms.dev_mode,
         )
 
     async def _block(self, block: Block) -> None:

@@ -97,13 +97,12 @@ _RULES: Final[dict[str, str]] = {
     "account counters that are not the counts": f"""
         SELECT a.account_id FROM account_state AS a LEFT JOIN (
             SELECT account_id, count(*) AS messages, sum(octets) AS octets,
-                   max(entry_id) AS entry_id, max(email_id) AS email_id
+                   max(entry_id) AS entry_id
             FROM message GROUP BY account_id) AS m
         ON m.account_id = a.account_id
         WHERE a.{_KEPT} AND (
               a.messages <> coalesce(m.messages, 0) OR a.octets <> coalesce(m.octets, 0)
-           OR a.next_entry <= coalesce(m.entry_id, 0)
-           OR a.next_entry <= coalesce(m.email_id, 0))""",
+           OR a.next_entry <= coalesce(m.entry_id, 0))""",
     "expunged row of no mailbox": f"""
         {_orphans("expunged", "mailbox", "account_id", "mailbox_id")} AND c.{_KEPT}""",
     "expunged row above its mailbox's modseq": """
@@ -115,15 +114,21 @@ _RULES: Final[dict[str, str]] = {
     "message without mailbox": _orphans("message", "mailbox", "account_id", "mailbox_id"),
     "message without e-mail": _orphans("message", "email", "account_id", "email_id"),
     "e-mail without account": _orphans("email", "account", "account_id"),
+    "e-mail whose number is not its account's": f"""
+        SELECT e.email_id FROM email AS e
+        JOIN account_state AS a ON a.account_id = e.account_id
+        WHERE e.email_id >> 32 <> e.account_id OR a.next_entry <= (e.email_id & {2**32 - 1})""",
     "e-mail without message": f"""
         {_orphans("email", "message", "account_id", "email_id")} AND c.{_KEPT}""",
     "message of another size than its e-mail": """
         SELECT m.account_id, m.mailbox_id, m.uid FROM message AS m JOIN email AS e
-          ON e.account_id = m.account_id AND e.email_id = m.email_id
+          ON e.email_id = m.email_id
         WHERE m.octets <> length(e.prefix) + e.octets""",
     "message with flags of no meaning": f"""
         SELECT account_id, mailbox_id, uid FROM message
         WHERE flags < 0 OR flags & {(1 << FIRST_KEYWORD_BIT) - 1 - sum(SYSTEM.values())} <> 0""",
+    "e-mail without details": _orphans("email", "email_detail", "account_id", "email_id"),
+    "details without e-mail": _orphans("email_detail", "email", "account_id", "email_id"),
     # octets
     "e-mail without content": _orphans("email", "content", "content_id"),
     "e-mail of another size than its content": """

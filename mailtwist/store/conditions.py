@@ -29,7 +29,7 @@ class Condition:
 
     sql: str
     parameters: tuple[Any, ...] = ()
-    needs_email: bool = False
+    needs_detail: bool = False
 
 
 EVERYTHING: Final = Condition("1 = 1")
@@ -54,7 +54,7 @@ def chained(word: str, conditions: Sequence[Condition]) -> Condition:
     half = len(conditions) // 2
     a, b = chained(word, conditions[:half]), chained(word, conditions[half:])
     return Condition(
-        f"({a.sql} {word} {b.sql})", a.parameters + b.parameters, a.needs_email or b.needs_email
+        f"({a.sql} {word} {b.sql})", a.parameters + b.parameters, a.needs_detail or b.needs_detail
     )
 
 
@@ -63,10 +63,10 @@ def select(connection: Connection, columns: str, condition: Condition, *, listed
     ``listed``, then the condition's parameters.
     """
     tables, where = "message m", "m.account_id = ? AND m.mailbox_id = ? AND m.uid BETWEEN ? AND ?"
-    if condition.needs_email:
+    if condition.needs_detail:
         # CROSS JOIN keeps SQLite from beginning with the e-mails of the account.
-        tables += " CROSS JOIN email e"
-        where += " AND e.account_id = m.account_id AND e.email_id = m.email_id"
+        tables += " CROSS JOIN email_detail d"
+        where += " AND d.email_id = m.email_id"
     if listed:
         where += " AND m.uid {numbers}"
     sql = f"SELECT {columns} FROM {tables} WHERE {where} AND {condition.sql}"
@@ -79,16 +79,16 @@ def select(connection: Connection, columns: str, condition: Condition, *, listed
 # -- one function for each kind of node -----------------------------------------------------
 
 _COLUMNS: Final[dict[str, str]] = {
-    "FROM": "e.folded_from",
-    "TO": "e.folded_to",
-    "CC": "e.folded_cc",
-    "BCC": "e.folded_bcc",
-    "SUBJECT": "e.folded_subject",
+    "FROM": "d.folded_from",
+    "TO": "d.folded_to",
+    "CC": "d.folded_cc",
+    "BCC": "d.folded_bcc",
+    "SUBJECT": "d.folded_subject",
 }
 
 
 def _contains(column: str, value: str) -> Condition:
-    return Condition(f"instr({column}, ?) > 0", (fold(value),), needs_email=True)
+    return Condition(f"instr({column}, ?) > 0", (fold(value),), needs_detail=True)
 
 
 def _header(node: tree.Header) -> Condition | None:
@@ -97,9 +97,9 @@ def _header(node: tree.Header) -> Condition | None:
         return None
     match node.name.upper():
         case "SUBJECT":
-            return _contains("e.folded_subject", node.value)
+            return _contains("d.folded_subject", node.value)
         case "MESSAGE-ID" if node.value.isascii():
-            return _contains("lower(e.message_id)", node.value)
+            return _contains("lower(d.message_id)", node.value)
     return None
 
 
@@ -117,7 +117,7 @@ def _sent_date(node: tree.SentDate) -> Condition:
     # Never NULL, so that NOT finds the messages without a date.
     day = (node.date - EPOCH.date()).days
     return Condition(
-        f"(e.sent_day IS NOT NULL AND e.sent_day {node.op} ?)", (day,), needs_email=True
+        f"(d.sent_day IS NOT NULL AND d.sent_day {node.op} ?)", (day,), needs_detail=True
     )
 
 
@@ -125,7 +125,7 @@ def _not(node: tree.Not) -> Condition | None:
     inner = compiled(node.a)
     if inner is None:
         return None
-    return Condition(f"NOT ({inner.sql})", inner.parameters, inner.needs_email)
+    return Condition(f"NOT ({inner.sql})", inner.parameters, inner.needs_detail)
 
 
 def _joined(word: str, nodes: Iterable[tree.Node]) -> Condition | None:

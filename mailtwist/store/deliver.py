@@ -70,11 +70,17 @@ class Delivered:
 
 _INSERT_EMAIL = Statement(
     """
-    INSERT INTO email (account_id, email_id, content_id, prefix, octets, header_octets,
-        envelope, bodystructure, body, parts, sent_at, sent_day, message_id, subject,
-        folded_subject, folded_from, folded_to, folded_cc, folded_bcc, has_attachment,
-        return_path, recipient, client_address, is_tls, received_as)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO email (email_id, account_id, content_id, octets, header_octets, prefix,
+        envelope, bodystructure)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+_INSERT_DETAIL = Statement(
+    """
+    INSERT INTO email_detail (email_id, account_id, body, parts, sent_at, sent_day, message_id,
+        subject, folded_subject, folded_from, folded_to, folded_cc, folded_bcc,
+        has_attachment, return_path, recipient, client_address, is_tls, received_as)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     """
 )
 _INSERT_MESSAGE = Statement(
@@ -130,6 +136,7 @@ class _Batch:
         self._keywords = known
         self._contents: list[Spooled] = []
         self._emails: list[tuple[Any, ...]] = []
+        self._details: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
 
     def accept(self, acceptance: Acceptance) -> tuple[Delivered, ...] | MailError:
@@ -149,6 +156,7 @@ class _Batch:
         if self._contents:
             content.write_new(connection, self._contents)
         _INSERT_EMAIL.each(connection, self._emails)
+        _INSERT_DETAIL.each(connection, self._details)
         _INSERT_MESSAGE.each(connection, self._messages)
         self._ledger.close()
 
@@ -188,24 +196,27 @@ class _Batch:
         if entry.keywords:
             flags |= self._keywords[entry.account_id].mask(entry.keywords)
         size = len(entry.prefix) + spooled.octets
-        number = account.entries(1)  # of the entry and of its e-mail
+        number = account.entries(1)  # of the entry and, inside the account, of its e-mail
+        email_id = entry.account_id << 32 | number
         uid = mailbox.uids(1)
         modseq = self._ledger.changed(mailbox)
         account.octets += size
         account.messages += 1
         mailbox.count(1, size, not flags & SEEN, bool(flags & DELETED))
         self._emails.append(
-            (entry.account_id, number, spooled.content_id, entry.prefix, spooled.octets,
-             structure.header_octets, structure.envelope, structure.bodystructure,
-             structure.body, structure.parts, structure.sent_at, structure.sent_day,
-             structure.message_id, structure.subject, structure.folded_subject,
-             structure.folded_from, structure.folded_to, structure.folded_cc,
-             structure.folded_bcc, int(structure.has_attachment),
-             entry.return_path, entry.recipient, entry.client_address,
-             int(entry.is_tls), acceptance.received_as)
+            (email_id, entry.account_id, spooled.content_id, spooled.octets,
+             structure.header_octets, entry.prefix, structure.envelope, structure.bodystructure)
+        )  # fmt: skip
+        self._details.append(
+            (email_id, entry.account_id, structure.body, structure.parts, structure.sent_at,
+             structure.sent_day, structure.message_id, structure.subject,
+             structure.folded_subject, structure.folded_from, structure.folded_to,
+             structure.folded_cc, structure.folded_bcc, int(structure.has_attachment),
+             entry.return_path, entry.recipient, entry.client_address, int(entry.is_tls),
+             acceptance.received_as)
         )  # fmt: skip
         self._messages.append(
-            (entry.account_id, mailbox.mailbox_id, uid, number, number, flags, modseq, size,
+            (entry.account_id, mailbox.mailbox_id, uid, number, email_id, flags, modseq, size,
              entry.internaldate, acceptance.now)
         )  # fmt: skip
         return Delivered(entry.account_id, mailbox.mailbox_id, mailbox.uidvalidity, uid, modseq)

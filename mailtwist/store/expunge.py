@@ -31,10 +31,9 @@ _FIRST = Statement(
 )
 _DELETE = Statement("DELETE FROM message WHERE account_id = ? AND mailbox_id = ? AND uid {numbers}")
 # Asked apart from the DELETE: PostgreSQL would join all messages of the account.
-_STILL_THERE = Statement("SELECT email_id FROM message WHERE account_id = ? AND email_id {numbers}")
-_DELETE_EMAILS = Statement(
-    "DELETE FROM email WHERE account_id = ? AND email_id {numbers} RETURNING content_id"
-)
+_STILL_THERE = Statement("SELECT email_id FROM message WHERE email_id {numbers}")
+_DELETE_EMAILS = Statement("DELETE FROM email WHERE email_id {numbers} RETURNING content_id")
+_DELETE_DETAILS = Statement("DELETE FROM email_detail WHERE email_id {numbers}")
 _TELL = Statement(
     "INSERT INTO expunged (account_id, mailbox_id, modseq, uids, at) VALUES (?, ?, ?, ?, ?)"
 )
@@ -97,9 +96,11 @@ def _remove(
     uids = many(connection, [row[0] for row in rows])
     _DELETE(connection, (account_id, mailbox.mailbox_id, uids))
     emails = {row[3] for row in rows}
-    kept = _STILL_THERE(connection, (account_id, many(connection, emails)))
+    kept = _STILL_THERE(connection, (many(connection, emails),))
     emails.difference_update(row[0] for row in kept)
-    gone = [row[0] for row in _DELETE_EMAILS(connection, (account_id, many(connection, emails)))]
+    unreferenced = many(connection, emails)
+    gone = [row[0] for row in _DELETE_EMAILS(connection, (unreferenced,))]
+    _DELETE_DETAILS(connection, (unreferenced,))
     content.doubt(connection, gone)
     octets = withdraw(ledger, mailbox, rows, now)
     account = ledger.accounts[account_id]

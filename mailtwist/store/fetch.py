@@ -32,13 +32,12 @@ COLUMNS = {
     "internaldate": "m.internaldate",
     "envelope": "e.envelope",
     "bodystructure": "e.bodystructure",
-    "body": "e.body",
+    "body": "d.body",
     "prefix": "e.prefix",
     "header_octets": "e.header_octets",
     "content_octets": "e.octets",
-    "parts": "e.parts",
+    "parts": "d.parts",
     "content_id": "e.content_id",
-    "sent_at": "e.sent_at",
     "data": "c.data",
     # The content's header block alone.
     "header": "substr(c.data, 1, CAST(e.header_octets AS INTEGER))",
@@ -51,25 +50,24 @@ _LISTED = {
 }
 _MARK = {"sqlite": "?", "postgresql": "%s"}
 # CROSS JOIN keeps SQLite from beginning with the e-mails of the account.
-_EMAIL = " CROSS JOIN email e"
-_EMAIL_ON = " AND e.account_id = m.account_id AND e.email_id = m.email_id"
-_CONTENT = " CROSS JOIN content c"
-_CONTENT_ON = " AND c.content_id = e.content_id"
+_JOINS = {
+    "e.": (" CROSS JOIN email e", " AND e.email_id = m.email_id"),
+    "d.": (" CROSS JOIN email_detail d", " AND d.email_id = m.email_id"),
+    "c.": (" CROSS JOIN content c", " AND c.content_id = e.content_id"),
+}
 
 
 @lru_cache(maxsize=256)
 def statement(dialect: str, columns: tuple[str, ...], *, listed: bool) -> str:
     """The SELECT of a page: parameters account, mailbox, first and last uid, the list."""
-    sources = [COLUMNS[column] for column in columns]
+    sources = ", ".join(COLUMNS[column] for column in columns)
     tables, condition = "message m", _PAGE.format(_MARK[dialect])
-    content = any("c.data" in source for source in sources)
-    if content or any(source.startswith("e.") for source in sources):
-        tables, condition = tables + _EMAIL, condition + _EMAIL_ON
-    if content:
-        tables, condition = tables + _CONTENT, condition + _CONTENT_ON
+    for alias, (table, on) in _JOINS.items():
+        if alias in sources or (alias == "e." and "c." in sources):
+            tables, condition = tables + table, condition + on
     if listed:
         condition += _LISTED[dialect]
-    return f"SELECT {', '.join(sources)} FROM {tables} WHERE {condition} ORDER BY m.uid"
+    return f"SELECT {sources} FROM {tables} WHERE {condition} ORDER BY m.uid"
 
 
 def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> Any:

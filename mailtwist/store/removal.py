@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, select, update
 
 from mailtwist.store import changes, content
-from mailtwist.store.sql import Statement
+from mailtwist.store.sql import Statement, many
 from mailtwist.store.tables import (
     account,
     account_secret,
@@ -30,11 +30,12 @@ _SOME_MESSAGES = Statement(
 )
 _SOME_EMAILS = Statement(
     """
-    DELETE FROM email WHERE account_id = ? AND email_id IN
-        (SELECT email_id FROM email WHERE account_id = ? LIMIT ?)
-    RETURNING content_id
+    DELETE FROM email WHERE email_id IN
+        (SELECT email_id FROM email WHERE email_id BETWEEN ? AND ? LIMIT ?)
+    RETURNING email_id, content_id
     """
 )
+_DETAILS = Statement("DELETE FROM email_detail WHERE email_id {numbers}")
 _SOME_EXPUNGED = Statement(
     """
     DELETE FROM expunged WHERE account_id = ? AND (mailbox_id, modseq) IN
@@ -59,12 +60,14 @@ def remove_step(connection: Connection, account_id: int, limit: int = 1000) -> b
         return False
     # A delivery that waited for the lock while the account was shut may have come after.
     _LOCK(connection, (account_id,))
-    for step in (_SOME_MESSAGES, _SOME_EMAILS, _SOME_EXPUNGED):
-        done = step(connection, (account_id, account_id, limit))
+    keys = (account_id, account_id)
+    emails = (account_id << 32, (account_id + 1 << 32) - 1)
+    for step, key in ((_SOME_MESSAGES, keys), (_SOME_EMAILS, emails), (_SOME_EXPUNGED, keys)):
+        done = step(connection, (*key, limit))
         if step is _SOME_EMAILS:
-            gone = [row[0] for row in done]
-            content.doubt(connection, gone)
-            count = len(gone)
+            count = len(done.rows)
+            _DETAILS(connection, (many(connection, [row[0] for row in done]),))
+            content.doubt(connection, [row[1] for row in done])
         else:
             count = done.rowcount
         if count:

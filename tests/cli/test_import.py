@@ -33,8 +33,9 @@ def mail(n: int, body: str = "hello", end: str = "\n") -> bytes:
 def stored(store: Engine, name: str) -> list[dict[str, Any]]:
     """What the mailbox holds, in order of UID."""
     query = """
-        SELECT m.uid, m.flags, m.internaldate, m.octets, e.subject, e.content_id
-        FROM message m JOIN email e ON e.account_id = m.account_id AND e.email_id = m.email_id
+        SELECT m.uid, m.flags, m.internaldate, m.octets, d.subject, e.content_id
+        FROM message m JOIN email e ON e.email_id = m.email_id
+        JOIN email_detail d ON d.email_id = m.email_id
         WHERE m.account_id = ? AND m.mailbox_id = ? ORDER BY m.uid
     """
     with store.read() as connection:

@@ -247,6 +247,20 @@ def test_the_log_has_one_line_for_a_message_and_never_a_password(serve: Serve, l
     peer.hang_up()
 
 
+@pytest.mark.parametrize(
+    ("given", "forward_paths", "subject"),
+    [((), None, None), (("dev",), ["alice@example.com"], "x")],
+)
+def test_only_a_sandbox_logs_envelope_and_subject(
+    serve: Serve, logged: Any, given: tuple[str, ...], forward_paths: object, subject: object
+) -> None:
+    peer = serve(*given).connect()
+    deliver(peer)
+    (event,) = [each for each in logged if each["log_format"] == "message accepted"]
+    assert (event.get("forward_paths"), event.get("subject")) == (forward_paths, subject)
+    peer.hang_up()
+
+
 def test_the_login_is_asked_with_peer_and_service(serve: Serve) -> None:
     server = serve("tls", "submissions")
     peer = server.connect()

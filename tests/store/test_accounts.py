@@ -175,7 +175,8 @@ def test_removal_frees_the_name_at_once_and_takes_all_in_steps(database: Inline)
     assert 6 <= steps <= 9
     with engine.read() as connection:
         left = connection.exec_driver_sql(
-            "SELECT (SELECT count(*) FROM email), (SELECT count(*) FROM keyword),"
+            "SELECT (SELECT count(*) FROM email) + (SELECT count(*) FROM email_detail),"
+            " (SELECT count(*) FROM keyword),"
             " (SELECT count(*) FROM account), (SELECT count(*) FROM content_doubt)"
         ).one()
     assert tuple(left) == (0, 0, 1, 25)

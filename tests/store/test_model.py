@@ -65,8 +65,8 @@ class History(RuleBasedStateMachine):
     def begin(self) -> None:
         with self.engine.write() as connection:
             for table in ("account", "account_state", "address", "mailbox", "mailbox_state",
-                          "subscription", "keyword", "message", "email", "expunged", "content",
-                          "content_doubt"):  # fmt: skip
+                          "subscription", "keyword", "message", "email", "email_detail", "expunged",
+                          "content", "content_doubt"):  # fmt: skip
                 connection.exec_driver_sql(f"DELETE FROM {table}")
             self.account = account(connection, quota_messages=QUOTA)
         for name in ("INBOX", "Sent", "Draft", "Trash", "Spam", "Archive"):

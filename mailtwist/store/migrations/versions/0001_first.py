@@ -121,14 +121,31 @@ def upgrade() -> None:
     )
     op.create_table(
         "email",
-        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("email_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column(
+            "email_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
         sa.Column("content_id", sa.BigInteger(), nullable=False),
-        sa.Column("prefix", sa.LargeBinary(), nullable=False),
         sa.Column("octets", sa.BigInteger(), nullable=False),
         sa.Column("header_octets", sa.BigInteger(), nullable=False),
+        sa.Column("prefix", sa.LargeBinary(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("bodystructure", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("email_id", name=op.f("pk_email")),
+    )
+    op.create_index("ix_email_content_id", "email", ["content_id"], unique=False)
+    op.create_table(
+        "email_detail",
+        sa.Column(
+            "email_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("parts", sa.LargeBinary(), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
@@ -146,12 +163,14 @@ def upgrade() -> None:
         sa.Column("client_address", sa.Text(), server_default="", nullable=False),
         sa.Column("is_tls", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("received_as", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("account_id", "email_id", name=op.f("pk_email")),
+        sa.PrimaryKeyConstraint("email_id", name=op.f("pk_email_detail")),
     )
     op.create_index(
-        "ix_email_account_id_message_id", "email", ["account_id", "message_id"], unique=False
+        "ix_email_detail_account_id_message_id",
+        "email_detail",
+        ["account_id", "message_id"],
+        unique=False,
     )
-    op.create_index("ix_email_content_id", "email", ["content_id"], unique=False)
     op.create_table(
         "expunged",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -241,9 +260,7 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 85},
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "ix_message_account_id_email_id", "message", ["account_id", "email_id"], unique=False
-    )
+    op.create_index("ix_message_email_id", "message", ["email_id"], unique=False)
     op.create_index(
         "ix_message_account_id_mailbox_id_modseq",
         "message",
