@@ -26,7 +26,7 @@ class Declaration:
     unit: str  # what a bare number counts
     secret: bool  # never shown, logged or repeated in an error
     aliases: tuple[str, ...]  # dotted keys that mean the same
-    variables: tuple[str, ...]  # environment variables of the seeds, first wins
+    variables: tuple[str, ...]  # environment variables of predecessors, first wins
     inactive: str  # why the key is accepted although nothing acts on it; "" when it acts
     example: Any  # for the sample file, where the default says little
 

@@ -11,7 +11,7 @@ from mailtwist.config.declare import Declaration, variable_of
 from mailtwist.config.given import ALIASES, DECLARATIONS, SECTIONS, nearest
 from mailtwist.config.listeners import Listener
 from mailtwist.config.names import join_host_port
-from mailtwist.config.seeds import PORT_VARIABLES, SEED_VARIABLES
+from mailtwist.config.predecessors import PORT_VARIABLES, PREDECESSOR_VARIABLES
 from mailtwist.config.settings import Settings
 from mailtwist.errors import ConfigError
 
@@ -126,5 +126,5 @@ def variables_of(declaration: Declaration) -> list[str]:
     names = [variable_of(each) for each in spellings]
     names += [each.replace("MAILTWIST_", "ELEMTA_", 1) for each in names]
     names += declaration.variables
-    names += [each.name for each in SEED_VARIABLES if each.key == declaration.key]
+    names += [each.name for each in PREDECESSOR_VARIABLES if each.key == declaration.key]
     return names

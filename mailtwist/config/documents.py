@@ -13,7 +13,7 @@ from typing import Any
 from mailtwist.config.declare import Declaration, Section, members
 from mailtwist.config.describe import shown, variables_of
 from mailtwist.config.listeners import NOT_YET, PROTOCOLS, ListenerItem
-from mailtwist.config.seeds import SEED_VARIABLES
+from mailtwist.config.predecessors import PREDECESSOR_VARIABLES
 from mailtwist.config.settings import Settings
 
 # What an administrator writes first; everything else stands in the sample as a comment.
@@ -154,7 +154,7 @@ def _variable_rows() -> Iterator[str]:
         for name in variables_of(declaration):
             if not name.startswith(("MAILTWIST_", "ELEMTA_")):
                 named.setdefault(name, []).append(declaration.key)
-    for variable in SEED_VARIABLES:
+    for variable in PREDECESSOR_VARIABLES:
         keys = named.setdefault(variable.name, [])
         if variable.key not in keys:
             keys.append(variable.key)

@@ -1,6 +1,6 @@
 """What was given for each setting, from where, and which of it counts.
 
-Precedence: command line, ``MAILTWIST_*``, the variables of the seeds, the file,
+Precedence: command line, ``MAILTWIST_*``, the variables of predecessors, the file,
 the default. Nothing is converted here; every fault found is collected, so that
 one run names them all.
 """
@@ -19,7 +19,7 @@ from mailtwist.config.declare import (
     settings_of,
     variable_of,
 )
-from mailtwist.config.seeds import SEED_VARIABLES
+from mailtwist.config.predecessors import PREDECESSOR_VARIABLES
 from mailtwist.config.settings import Settings
 
 DECLARATIONS: dict[str, Declaration] = {each.key: each for each in settings_of(Settings)}
@@ -100,7 +100,7 @@ def _from_seeds(into: Collected, environ: Mapping[str, str]) -> None:
         for name in (*elemta, *declaration.variables):
             if environ.get(name):
                 into.add(key, environ[name], "environment", name)
-    for variable in SEED_VARIABLES:
+    for variable in PREDECESSOR_VARIABLES:
         text = environ.get(variable.name, "")
         try:
             value = variable.convert(text, environ) if text else None

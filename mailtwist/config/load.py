@@ -32,7 +32,7 @@ from mailtwist.config.listeners import (
     problems_of,
 )
 from mailtwist.config.names import fold_domain, split_host_port
-from mailtwist.config.seeds import DEPRECATED, FILE_VARIABLES, PORT_VARIABLES
+from mailtwist.config.predecessors import DEPRECATED, FILE_VARIABLES, PORT_VARIABLES
 from mailtwist.config.settings import Settings
 from mailtwist.errors import ConfigError
 

@@ -47,7 +47,7 @@ class Application:
     async def health(self, request: IRequest) -> bytes:
         found = await self._health()
         if found.is_good:
-            # The text is what monitors of seed 002 look for.
+            # The text is what monitors of Dinky Server look for.
             return answer(request, 200, success=True, message="Mail API service is running")
         return answer(request, 503, success=False, message=f"Store: {found.detail}")
 

@@ -17,7 +17,7 @@ Convert = Callable[[str, Mapping[str, str]], object | None]
 
 
 @dataclass(frozen=True, slots=True)
-class SeedVariable:
+class Variable:
     """``convert`` gives what the variable says of ``key``, or None for nothing."""
 
     name: str
@@ -81,17 +81,17 @@ def _catch_all(text: str, _: Mapping[str, str]) -> object | None:
     return {"*": text}
 
 
-SEED_VARIABLES: tuple[SeedVariable, ...] = (
-    SeedVariable("ENVIRONMENT", "dev_mode", _when("development", True)),
-    SeedVariable("ENVIRONMENT", "log_level", _when("development", "debug")),
-    SeedVariable("GIN_MODE", "log_level", _when("debug", "debug")),
-    SeedVariable("REDIS_ADDR", "redis_url", _redis_url),
-    SeedVariable("DAPTIN_DB_CONNECTION_STRING", "database_url", _database_url),
+PREDECESSOR_VARIABLES: tuple[Variable, ...] = (
+    Variable("ENVIRONMENT", "dev_mode", _when("development", True)),
+    Variable("ENVIRONMENT", "log_level", _when("development", "debug")),
+    Variable("GIN_MODE", "log_level", _when("debug", "debug")),
+    Variable("REDIS_ADDR", "redis_url", _redis_url),
+    Variable("DAPTIN_DB_CONNECTION_STRING", "database_url", _database_url),
     # Nothing but this exact word counts, as in the program it comes from.
-    SeedVariable("DAPTIN_DISABLE_SMTP", "disable_smtp", _when("true", True)),
-    SeedVariable("DAPTIN_LOG_LEVEL", "log_level", _log_level),
-    SeedVariable("DAPTIN_LOG_LOCATION", "log_file", lambda text, _: text),
-    SeedVariable("FORWARD_EMAIL", "aliases", _catch_all),
+    Variable("DAPTIN_DISABLE_SMTP", "disable_smtp", _when("true", True)),
+    Variable("DAPTIN_LOG_LEVEL", "log_level", _log_level),
+    Variable("DAPTIN_LOG_LOCATION", "log_file", lambda text, _: text),
+    Variable("FORWARD_EMAIL", "aliases", _catch_all),
 )
 
 # Each adds a listener, whatever `listeners` says.
