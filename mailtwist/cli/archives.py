@@ -65,7 +65,8 @@ def open_archive(path: Path) -> Archive:
     """Find out what ``path`` is. Raises ``MailError`` where it holds no messages."""
     if path.is_file():
         with path.open("rb") as file:
-            kind = "mbox" if file.read(5) == b"From " else "eml"
+            # Mail programs leave an mbox without messages as an empty file.
+            kind = "mbox" if file.read(5) in (b"From ", b"") else "eml"
         return Archive(kind, (path,))
     folders = [path / name for name in ("cur", "new") if (path / name).is_dir()]
     if folders:

@@ -55,10 +55,14 @@ def _yaml(text: str, path: Path) -> object:
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            problem = ""
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a list or a group is no key"
+            elif key.value in seen:
                 problem = f"the key {key.value!r} stands here a second time"
+            if problem:
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
+            seen.add(key.value)
         loader.flatten_mapping(node)
         return loader.construct_mapping(node, deep=True)
 

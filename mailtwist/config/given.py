@@ -64,14 +64,19 @@ class Collected:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """A hint ("did you mean ...?") for a key that is nearly one of ``known``, else nothing."""
+    """A hint: which of ``known`` comes nearest to a key."""
     names = sorted(known)
     found = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if not found:
         last = {name.rpartition(".")[2]: name for name in names}
         close = difflib.get_close_matches(key.rpartition(".")[2], list(last), n=1, cutoff=0.7)
         found = [last[word] for word in close]
-    return f"; did you mean {found[0]}?" if found else ""
+    if found:
+        return f"; did you mean {found[0]}?"
+    group = key.rpartition(".")[0] + "."
+    beside = [name for name in names if name.startswith(group)]
+    (far,) = difflib.get_close_matches(key, beside or names, n=1, cutoff=0.0)
+    return f"; the nearest known one is {far}"
 
 
 def from_options(into: Collected, options: Mapping[str, Any]) -> None:

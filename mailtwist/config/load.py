@@ -201,8 +201,8 @@ def _listeners(
         # A port given by its own variable takes the place of the sandbox's.
         replaced = {each.protocol for each in extra}
         wanted = [each for each in SANDBOX if each.protocol not in replaced]
-    places = {(each.protocol, each.host, each.port) for each in wanted}
-    wanted += [each for each in extra if (each.protocol, each.host, each.port) not in places]
+    for each in extra:
+        wanted = _with(wanted, each)
     given = found.items.get("listeners")
     for n, key, problem in problems_of(wanted):
         name = f"listeners[{n}].{key}"
@@ -210,6 +210,20 @@ def _listeners(
     if settings.disable_smtp:
         wanted = [each for each in wanted if each.protocol not in MAIL_IN]
     yield from named_apart(wanted)
+
+
+def _with(wanted: list[Listener], extra: Listener) -> list[Listener]:
+    """Add a listener. One on every interface serves what was asked for on one of them."""
+    rivals = [
+        each
+        for each in wanted
+        if extra.port and (each.protocol, each.port) == (extra.protocol, extra.port)
+    ]
+    if any(each.host in {"", extra.host} for each in rivals):
+        return wanted
+    if not extra.host:
+        wanted = [each for each in wanted if each not in rivals]
+    return [*wanted, extra]
 
 
 def _given_listener(item: ListenerItem) -> Listener:

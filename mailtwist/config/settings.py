@@ -63,7 +63,9 @@ class Auth:
         "Whether MAIL needs a login on `smtp` listeners too, not on submission alone.",
     )
     methods: tuple[str, ...] = setting(
-        ListOf(Choice(("plain", "login"))), ("plain", "login"), "The SASL mechanisms offered."
+        ListOf(Choice(("plain", "login"))),
+        ("plain", "login"),
+        "The SASL mechanisms that SMTP offers.",
     )
     backend: str = setting(
         Choice(("sql", "file", "ldap")),

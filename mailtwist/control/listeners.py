@@ -148,7 +148,7 @@ class Listeners:
     async def stop(self, drain_s: float) -> None:
         """Accept nothing more, let sessions end within ``drain_s``, then close the sockets."""
         self._release_early()
-        self._path.unlink(missing_ok=True)
+        self.withdraw()
         closing = [
             stopping for running in self._running.values() for stopping in self._stop_ports(running)
         ]
@@ -160,6 +160,10 @@ class Listeners:
             [Deferred.fromCoroutine(factory.drain(drain_s)) for factory in factories],
             consumeErrors=True,
         )
+
+    def withdraw(self) -> None:
+        """Say no more what is bound; also what a process that was killed said."""
+        self._path.unlink(missing_ok=True)
 
     def publish(self) -> None:
         """Write listeners.json, whole or not at all."""

@@ -90,6 +90,7 @@ class Runtime:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"data_dir: cannot make {self.data_dir}: {error.strerror}") from error
+        self.listeners.withdraw()
         pair = self._named_pair or selfsigned.load_or_make(
             self.data_dir, self._hostnames(), datetime.now(UTC)
         )

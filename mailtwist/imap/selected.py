@@ -23,7 +23,6 @@ class Selected:
         "announced",
         "claimed",
         "ghosts_of",
-        "name",
         "read_only",
         "recent_from",
         "stale",
@@ -33,14 +32,12 @@ class Selected:
 
     def __init__(
         self,
-        name: str,
         view: Snapshot,
         *,
         read_only: bool,
         recent_from: int,
         unsubscribe: Callable[[], None],
     ) -> None:
-        self.name = name
         self.view = view
         self.read_only = read_only
         # \Recent in this session: every uid from here on, those that come later too.
@@ -51,8 +48,9 @@ class Selected:
         self.stale = False
         # The state that the view stands for but for messages whose EXPUNGE is still to be said.
         self.ghosts_of: Snapshot | None = None
-        # What commands of this session told by themselves (STORE, FETCH that sets \Seen):
-        # uid -> flags, so that the next synchronisation doesn't say it again.
+        # What commands of this session told last by themselves, where the view may have other
+        # flags: uid -> flags. The next synchronisation doesn't say it again, but says it when
+        # it is true no more, even if the flags are back at what the view has.
         self.announced: dict[int, int] = {}
         self.unsubscribe = unsubscribe
 
@@ -86,6 +84,23 @@ class Selected:
         """Note (uid, flags) that the session's own command changed and has told, or may hide."""
         self.announced.update(changed)
         self.stale = True
+
+    def news(
+        self, numbers: Sequence[int], uids: Sequence[int], flags: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Those (uid, flags) of an answer that the view doesn't have, or told otherwise."""
+        known: Sequence[int]
+        if isinstance(numbers, range):
+            known = self.view.flags[numbers.start - 1 : numbers.stop - 1]
+            if not self.announced and known == flags:
+                return []  # nearly always, and quick to tell for arrays
+        else:
+            known = [self.view.flags[number - 1] for number in numbers]
+        return [
+            (uid, now)
+            for uid, now, before in zip(uids, flags, known, strict=True)
+            if now != before or uid in self.announced
+        ]
 
     def resolve(self, numbers: SequenceSet, by_uid: bool) -> tuple[Sequence[int], Sequence[int]]:
         """The messages that ``numbers`` names: their sequence numbers and uids, ascending.

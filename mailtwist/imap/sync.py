@@ -47,6 +47,7 @@ async def synchronise(session: Session, selected: Selected, *, may_expunge: bool
     diff = changes_between(old, current)
     expunged: Iterable[int] = diff.expunged_seqs
     selected.ghosts_of = None
+    newest = current
     if diff.expunged_seqs and not may_expunge:
         expunged, selected.stale = (), True
         selected.ghosts_of = current
@@ -58,9 +59,17 @@ async def synchronise(session: Session, selected: Selected, *, may_expunge: bool
         session.write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (selected.exists, selected.recent))
     if current.keywords.names != old.keywords.names:
         session.write(flags_lines(current.keywords, read_only=selected.read_only))
-    changed = [(uid, flags) for uid, flags in diff.changed if told.get(uid) != flags]
+    changed = [(uid, flags) for uid, flags in diff.changed if told.pop(uid, None) != flags]
+    changed += _outdated(told, newest)
     if changed:
         await _say(session, _flag_lines(selected, changed))
+
+
+def _outdated(told: dict[int, int], newest: Snapshot) -> list[tuple[int, int]]:
+    """What was told between two views that have the same flags, and was true only there."""
+    found = [(uid, flags, newest.seq_of(uid)) for uid, flags in told.items()]
+    now = [(uid, flags, newest.flags[number - 1]) for uid, flags, number in found if number]
+    return [(uid, current) for uid, flags, current in now if current != flags]
 
 
 def _flag_lines(selected: Selected, changed: Iterable[tuple[int, int]]) -> Iterable[bytes]:

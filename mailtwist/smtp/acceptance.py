@@ -217,7 +217,7 @@ class StoredMessage:
             "message accepted",
             session=self._origin.session_id,
             queue_id=str(plan.queue_id),
-            reverse_path=str(self._envelope.reverse_path or ""),
+            reverse_path=str(self._envelope.reverse_path or "<>"),
             recipients=len(self._envelope.recipients),
             octets=spooled.octets,
             message_id=spooled.structure.message_id,

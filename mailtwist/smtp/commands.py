@@ -153,12 +153,16 @@ def _owns(session: Session, arguments: grammar.Mail) -> bool:
 async def rcpt(session: Session, arguments: grammar.Rcpt) -> Reply:
     envelope = session.envelope
     assert envelope is not None
-    recipient = await session.mailboxes.admit(
-        arguments.forward_path,
-        size=envelope.mail.size,
-        may_relay=session.may_relay,
-        is_sandbox=session.terms.dev_mode,
-    )
+    try:
+        recipient = await session.mailboxes.admit(
+            arguments.forward_path,
+            size=envelope.mail.size,
+            may_relay=session.may_relay,
+            is_sandbox=session.terms.dev_mode,
+        )
+    except MailError as error:
+        session.log_refused_recipient(arguments.forward_path, envelope, error)
+        raise
     envelope.recipients.append(recipient)
     return replies.RECIPIENT_OK
 

@@ -334,10 +334,24 @@ class Session:
                 code=reply.code,
                 status=reply.status,
                 text=reply.text,
-                reverse_path=str(envelope.reverse_path or ""),
+                reverse_path=str(envelope.reverse_path or "<>"),
                 recipients=len(envelope.recipients),
                 client=self.client_address,
             )
+
+    def log_refused_recipient(
+        self, forward_path: Address, envelope: Envelope, error: MailError
+    ) -> None:
+        self.journal.info(
+            "recipient refused",
+            session=self.session_id,
+            code=error.code,
+            status=error.status,
+            text=error.text,
+            reverse_path=str(envelope.reverse_path or "<>"),
+            forward_path=str(forward_path),
+            client=self.client_address,
+        )
 
     async def abandon(self) -> None:
         """The client is gone: forget the message that was on its way."""

@@ -103,7 +103,8 @@ class Changes:
     def __init__(self) -> None:
         self._accounts: dict[int, list[OnMailbox]] = {}
         self._kinds: dict[str, list[OnKind]] = {}
-        # What was told last, for finding out what others changed.
+        # Up to where the last recheck looked. Our own reports don't move it: what another
+        # process committed just before one of them would count as told. Rather a hint twice.
         self._known: dict[int, int] = {}
         self._generations: dict[str, int] = {}
 
@@ -138,7 +139,6 @@ class Changes:
             callbacks = self._accounts.get(account_id)
             if callbacks is None:
                 continue
-            self._known[account_id] = max(modseq, self._known.get(account_id, 0))
             for callback in tuple(callbacks):
                 _tell(callback, mailbox_id, modseq)
         for kind in report.kinds:

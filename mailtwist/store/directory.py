@@ -171,7 +171,7 @@ class Directory:
             account_id, others = self._exactly(connection, domain, candidate, domain_name)
             if account_id is not None or others:
                 return account_id, others
-        return None, _folded([domain.catch_all])
+        return None, _folded([domain.catch_all or self._aliases.get("*", "")])
 
     def _exactly(
         self, connection: Connection, domain: _Domain, local_part: str, domain_name: str

@@ -31,13 +31,17 @@ async def _repeat(database: Store, account_id: int, step: Callable[[Connection],
         pass
 
 
-async def delete_mailbox(database: Store, account_id: int, name: str) -> None:
-    """Delete a mailbox however large; see :func:`mailboxes.delete` for what it raises."""
+async def delete_mailbox(database: Store, account_id: int, name: str) -> int:
+    """Delete a mailbox however large; tells its number.
+
+    See :func:`mailboxes.delete` for what it raises.
+    """
     deletion = await database.write(
         lambda connection: mailboxes.delete(connection, account_id, name), accounts=(account_id,)
     )
     if not deletion.finished:
         await _empty_mailbox(database, account_id, deletion.mailbox_id)
+    return deletion.mailbox_id
 
 
 async def _empty_mailbox(database: Store, account_id: int, mailbox_id: int) -> None:

@@ -7,6 +7,7 @@ something to do: it costs megabytes that an idle server would keep.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def current_revision(connection: Connection) -> str | None:
 def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD) -> bool:
     """Run the revisions that are missing; False when there were none.
 
+    A new SQLite file gets its folder here, and nowhere later: that of a disk which went away
+    under a running server must not be made anew.
     Raises: ConfigError when the database was made by a newer mailtwist.
     """
     if isinstance(store, str):
@@ -43,6 +46,9 @@ def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD) -> bool:
             return upgrade(engine, to=to)
         finally:
             engine.dispose()
+    if store.is_sqlite:
+        with suppress(OSError):  # connecting tells
+            Path(store.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with store.write() as connection:
         _lock(connection)
         current = current_revision(connection)

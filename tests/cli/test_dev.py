@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mailtwist.cli.commands.dev import _places
 from tests.cli.sandbox import Sandbox, announced_by
 
 
@@ -88,3 +89,17 @@ def test_the_sandbox_prints_lines_to_paste_that_work(tmp_path: Path) -> None:
         assert "Welcome to mailtwist" in done.stdout
         for name in ("swaks", "printf", "curl"):
             assert name in commands
+
+
+def test_the_lines_to_paste_name_an_address_where_all_interfaces_are_bound() -> None:
+    rows = [
+        {"protocol": "smtp", "address": "0.0.0.0", "port": 2525},
+        {"protocol": "smtp", "address": "::", "port": 2525},
+        {"protocol": "imaps", "address": "::1", "port": 2993},
+        {"protocol": "http", "address": "::", "port": 6336},
+    ]
+    assert _places(rows) == {
+        "smtp": "127.0.0.1:2525",
+        "imaps": "[::1]:2993",
+        "http": "[::1]:6336",
+    }

@@ -115,6 +115,12 @@ def test_an_mbox_is_taken_apart_and_unquoted(
     assert second["data"] == mail(2, end="\r\n")
 
 
+def test_an_empty_mbox_holds_no_message(mailtwist: Mailtwist, account: str, tmp_path: Path) -> None:
+    path = tmp_path / "drafts"
+    path.touch()
+    assert mailtwist("import", account, "INBOX", str(path), "--json").json["messages"] == 0
+
+
 def test_a_large_message_goes_in_as_chunks(
     mailtwist: Mailtwist, store: Engine, account: str, tmp_path: Path
 ) -> None:

@@ -121,6 +121,36 @@ def test_an_address_in_use_is_named_and_nothing_is_left_behind(tmp_path: Path):
     assert not (tmp_path / "var/listeners.json").exists()
 
 
+def test_what_a_killed_process_had_bound_is_not_said_of_the_next(tmp_path: Path):
+    data_dir = tmp_path / "var"
+    data_dir.mkdir()
+    left_over = data_dir / "listeners.json"
+    left_over.write_text('[{"name": "file/smtp", "protocol": "smtp", "port": 1}]')
+    # This start gets past its addresses and no further: nothing is bound when it ends.
+    (data_dir / "mailtwist.db").write_bytes(b"no database " * 1000)
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data_dir: {data_dir}\nlisteners: []\n")
+    done = twistd("-c", str(config), folder=tmp_path)
+    assert done.returncode == 1
+    assert not left_over.exists()
+
+
+@pytest.mark.mission("ELE-41")
+def test_a_local_domain_takes_mail_from_anybody_without_a_login(make_server):
+    server = make_server(
+        domains=None, local_domains=["One.test", "two.test"], aliases={"*": "alice@example.com"}
+    )
+    alice = server.account("alice")
+    server.start()
+    for n, domain in enumerate(("one.test", "TWO.test"), start=1):
+        server.send(f"whoever@{domain}", mails.simple(f"to {domain}"))
+        assert len(server.mails(alice)) == n
+    with server.smtp() as client:
+        client.helo()
+        client.mail("stranger@foreign.test")
+        assert client.rcpt("alice@three.test")[0] == 554
+
+
 @pytest.mark.mission("DAP-235")
 def test_a_restart_keeps_uidvalidity_and_uids(make_server):
     server = make_server().start()

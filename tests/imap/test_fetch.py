@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -207,12 +208,50 @@ def test_internal_dates_of_all_ages_are_written(server: Server) -> None:
     ]
 
 
+@contextmanager
+def reads_nothing(peer: Peer) -> Iterator[None]:
+    """The client stops reading as soon as something was written to it."""
+    pump, write = peer.protocol.pump, peer.wire.write
+
+    def write_and_clog(data: bytes) -> None:
+        write(data)
+        pump.pauseProducing()
+
+    peer.wire.write = write_and_clog  # type: ignore[method-assign]
+    yield
+    peer.wire.write = write  # type: ignore[method-assign]
+    pump.resumeProducing()
+
+
 def test_a_slow_reader_holds_the_server_back(filled: Server) -> None:
     peer = filled.login(b"0 SELECT INBOX")
-    peer.protocol.pump.pauseProducing()
-    peer.send(b"t FETCH 1:* BODY.PEEK[]\r\n")
-    held = len(peer.received())
-    assert held < 2 * CHUNK
-    peer.protocol.pump.resumeProducing()
+    with reads_nothing(peer):
+        peer.send(b"t FETCH 1:* BODY.PEEK[]\r\n")
+        held = len(peer.received())
+        assert 0 < held < 2 * CHUNK
     total = held + len(peer.received())
     assert total > sum(map(len, BODIES))
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        b"BODY.PEEK[HEADER]",
+        b"BODY.PEEK[HEADER.FIELDS (Subject X-Long)]",
+        b"(%b)" % b" ".join(b"BODY.PEEK[]<%d.50000>" % n for n in range(64)),
+    ],
+)
+def test_no_page_is_much_longer_than_its_bound(server: Server, items: bytes) -> None:
+    header = b"Subject: s\r\n" + b"X-Long: %b\r\n" % (b"h" * 900) * 500 + b"\r\n"
+    for _ in range(6):
+        put(server.database, server.account_id, header)
+    peer = server.login(b"0 SELECT INBOX")
+    with reads_nothing(peer):
+        peer.send(b"t FETCH 1:* %b\r\n" % items)
+        answer = peer.received()
+        assert 0 < len(answer) < 2 * CHUNK
+    found = fetched(answer + peer.received())
+    assert sorted(found) == [1, 2, 3, 4, 5, 6]
+    for name, value in found[6].items():
+        start = int(name.partition(b"<")[2][:-1] or 0)
+        assert value == header[start:][: len(value)]

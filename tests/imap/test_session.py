@@ -534,3 +534,41 @@ def test_an_idle_session_is_small(server: Server) -> None:
     assert not warm.closed
     # The transport in memory that the test brings is not counted, nor is a real one.
     assert grown / count < 12_000, f"{grown / count:.0f} octets a session"
+
+
+# -- flags that come and go ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "before"),
+    [
+        (b"STORE 1 +FLAGS (\\Flagged)", ""),
+        (b"FETCH 1 FLAGS", "1"),
+        (b"FETCH 1:2 FLAGS", "1"),
+        (b"FETCH 1 (FLAGS RFC822.SIZE)", "1"),
+    ],
+)
+def test_flags_that_go_before_they_were_announced_are_told_again(
+    sqlite_url: str, command: bytes, before: str
+) -> None:
+    server = Server(sqlite_url, allow_plaintext=True, delayed=True)
+    assert server.delayed is not None
+    server.deliver(2)
+    peer = server.login(b"1 SELECT INBOX")
+    if before:
+        server.flag(before, 4)
+    peer.send(b"a %b\r\n" % command)
+    if not before:
+        server.delayed.release()  # the write; what it answers is read now
+    # Somebody takes the flag away while the answer is on its way.
+    server.flag("1", 4, op="-")
+    server.settle()
+    lines = peer.received().splitlines()
+    assert lines[0].startswith(b"* 1 FETCH (FLAGS (\\Recent \\Flagged)")
+    assert lines[-2] == b"* 1 FETCH (UID 1 FLAGS (\\Recent))"
+    assert lines[-1].startswith(b"a OK ")
+    # Once is enough.
+    peer.send(b"b NOOP\r\n")
+    server.settle()
+    assert peer.received() == b"b OK NOOP completed\r\n"
+    server.close()

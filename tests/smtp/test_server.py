@@ -247,6 +247,21 @@ def test_the_log_has_one_line_for_a_message_and_never_a_password(serve: Serve, l
     peer.hang_up()
 
 
+@pytest.mark.mission("ELE-61")
+def test_the_log_has_one_line_for_each_refused_recipient(serve: Serve, logged: Any) -> None:
+    peer = serve().connect()
+    peer.send(b"HELO client\r\nMAIL FROM:<>\r\nRCPT TO:<nobody@example.com>\r\n")
+    peer.send(b"RCPT TO:<x@foreign.test>\r\nRCPT TO:<alice@example.com>\r\n")
+    refused = [each for each in logged if each["log_format"] == "recipient refused"]
+    assert [(each["forward_path"], each["code"]) for each in refused] == [
+        ("nobody@example.com", 550),
+        ("x@foreign.test", 554),
+    ]
+    assert {each["session"] for each in refused} == {peer.protocol.session_id}
+    assert {each["reverse_path"] for each in refused} == {"<>"}
+    peer.hang_up()
+
+
 @pytest.mark.parametrize(
     ("given", "forward_paths", "subject"),
     [((), None, None), (("dev",), ["alice@example.com"], "x")],

@@ -386,6 +386,24 @@ def test_what_another_server_commits_is_heard(
     other.until(other.database.close())
 
 
+def test_our_own_commit_does_not_hide_the_one_of_another_just_before_it(
+    account: None, engine: Engine
+) -> None:
+    feed = changes.Changes()
+    told = Told(feed)
+    with engine.read() as connection:
+        feed.recheck(connection)
+    with engine.write() as connection:
+        change(1, 5)(connection)
+    # Ours, to another mailbox, is published before anybody looked.
+    with engine.write() as connection:
+        connection.execute(text("UPDATE account_state SET modseq = 6 WHERE account_id = 1"))
+    feed.publish(changes.Report({(1, 8): 6}))
+    with engine.read() as connection:
+        feed.publish(feed.recheck(connection))
+    assert (7, 5) in told.mailboxes
+
+
 def test_our_own_commits_are_not_taken_for_those_of_others(account: None, started: Started) -> None:
     rechecks: list[int] = []
     recheck = started.database.changes.recheck

@@ -96,6 +96,25 @@ def test_addresses_resolve(
     }
 
 
+# address, who gets it while `*` names anna
+CAUGHT = [
+    ("nobody@example.com", "anna"),
+    ("nobody+tag@configured.example", "anna"),
+    ("bert@example.com", "bert"),
+    ("anything@caught.example", "carl"),
+    ("nobody@foreign.example", None),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), CAUGHT)
+def test_the_star_gets_what_nobody_else_does(
+    database: Inline, people: dict[str, int], name: str, expected: str | None
+) -> None:
+    found = Directory(database, Settings(aliases={"*": "anna@example.com"}))
+    targets = now(found.resolve(parse_address(name)))
+    assert [target.account_id for target in targets] == ([people[expected]] if expected else [])
+
+
 def test_the_delimiter_is_the_domains(database: Inline, people: dict[str, int]) -> None:
     found = Directory(database, Settings())
     assert len(now(found.resolve(parse_address("eve-tag@dash.example")))) == 1

@@ -95,6 +95,12 @@ def test_the_tables_of_the_code_made_directly_are_the_same(
     assert schema(empty) - versions == expected
 
 
+def test_a_new_database_gets_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "of" / "mail"
+    assert upgrade(f"sqlite:///{folder}/mailtwist.db")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_an_upgrade_with_nothing_to_do_imports_no_alembic(sqlite_url: str) -> None:
     code = (
         "import sys; from mailtwist.store.upgrade import upgrade;"

@@ -131,7 +131,12 @@ def test_the_nearest_source_wins_and_is_known(
             "listeners: [{protocl: smtp, address: ':1'}]",
             "listeners[0].protocl: unknown key; did you mean protocol?",
         ),
-        ("zzz: 1", "zzz: unknown key"),
+        ("zzz: 1", "zzz: unknown key; the nearest known one is "),
+        (
+            "tls: {letsencrypt: {enabled: true}}",
+            "tls.letsencrypt: unknown key; the nearest known one is tls.",
+        ),
+        ("listeners: [{tls: true}]", "listeners[0].tls: unknown key; the nearest known one is "),
         ("limits: 5", "limits: must be a group of keys"),
         ("limits: {recipients: 0}", "limits.recipients: must be from 1 to 100000, not 0"),
         (
@@ -184,6 +189,7 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
     [
         ("a: [1", "yaml", ":1:6: "),
         ("hostname: a\nhostname: b", "yaml", "stands here a second time"),
+        ("? [1, 2]\n: 3", "yaml", ":1:3: a list or a group is no key"),
         ("- 1", "yaml", "must hold keys and values"),
         ("a = ", "toml", "at end of document"),
         ("a: 1", "json", "the suffix must be"),
@@ -301,6 +307,22 @@ def test_postgresql_urls_name_the_driver(tmp_path: Path) -> None:
             {"DAPTIN_PORT": ":7000", "DAPTIN_HTTPS_PORT": "7443"},
             ["file/imap-[::1]:143", "file/http-:7000", "file/https-:7443"],
         ),
+        (
+            "listeners: [{protocol: http, address: '127.0.0.1:7000'}]",
+            {"DAPTIN_PORT": ":7000"},
+            ["file/http-:7000"],
+        ),
+        (
+            "listeners: [{protocol: http, address: ':7000'}]",
+            {"DAPTIN_PORT": "127.0.0.1:7000"},
+            ["file/http-:7000"],
+        ),
+        (
+            "listeners: [{protocol: http, address: '127.0.0.1:7000'}]",
+            {"DAPTIN_PORT": "7001"},
+            ["file/http-127.0.0.1:7000", "file/http-:7001"],
+        ),
+        ("listen_addr: ':2525'", {"DAPTIN_PORT": ":0"}, ["file/smtp-:2525", "file/http-:0"]),
         (
             "listeners: [{protocol: smtp, address: ':0'}, {protocol: smtp, address: ':0'}]",
             {},

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CREDENTIALS = "sandbox.json"
 LOCAL_PART = "demo"
 DOMAIN = "sandbox.test"
+# All interfaces are bound: what a line to paste says instead.
+_ON_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _welcome(engine: Engine, settings: Settings, wanted: Credentials, account_id
 
 def _banner(settings: Settings, credentials: Credentials, rows: list[dict[str, Any]]) -> str:
     """The ports, the credentials, and lines to paste."""
-    places = {row["protocol"]: f"{row['address'] or '127.0.0.1'}:{row['port']}" for row in rows}
+    places = _places(rows)
     width = max((len(name) for name in places), default=0)
     lines = ["", "mailtwist is up.", ""]
     lines += [f"  {name.ljust(width)}  {place}" for name, place in places.items()]
@@ -155,6 +157,16 @@ def _banner(settings: Settings, credentials: Credentials, rows: list[dict[str, A
         *_examples(credentials, places),
     ]
     return "\n".join(lines)
+
+
+def _places(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Where a client on this machine finds each protocol: the first address that is bound."""
+    places: dict[str, str] = {}
+    for row in rows:
+        host = _ON_LOOPBACK.get(row["address"], row["address"])
+        host = f"[{host}]" if ":" in host else host
+        places.setdefault(row["protocol"], f"{host}:{row['port']}")
+    return places
 
 
 def _examples(credentials: Credentials, places: dict[str, str]) -> list[str]:
@@ -178,6 +190,7 @@ def _examples(credentials: Credentials, places: dict[str, str]) -> list[str]:
             "",
         ]
         host, _, port = places["imaps"].rpartition(":")
+        host = host.strip("[]")
         lines += [
             "The same in Python:",
             "",

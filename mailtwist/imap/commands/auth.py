@@ -158,6 +158,8 @@ async def authenticate(session: Session, arguments: Attempt) -> Completion | Non
 
 
 def _text(octets: bytes) -> str:
+    if b"\0" in octets:  # in no user name (RFC 4616 §2), and in no text of a database
+        raise ProtocolViolation("NUL in credentials")
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mailtwist.errors import Refusal
 from mailtwist.imap.grammar import Parser
@@ -12,8 +13,11 @@ from mailtwist.imap.selected import Selected
 from mailtwist.imap.session import Session
 from mailtwist.imap.table import SELECTED, Command, Completion, Sync
 from mailtwist.mail.uidset import SequenceSet, compress
-from mailtwist.store import messages
+from mailtwist.store import mailboxes, messages
 from mailtwist.store.messages import Copied
+
+if TYPE_CHECKING:
+    from mailtwist.store.engine import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,19 @@ async def uid_copy(session: Session, arguments: Copy) -> Completion:
     return Completion("UID COPY completed", await _copy(session, arguments, by_uid=True))
 
 
+def _move_away(
+    connection: Connection, account_id: int, source_id: int, uids: Sequence[int], target_name: str
+) -> Copied:
+    # By its number: it may have been renamed since it was selected.
+    target = mailboxes.find(connection, account_id, target_name)
+    if target is not None and target.mailbox_id == source_id:
+        raise Refusal("The messages are there already", imap_code="CANNOT")
+    return messages.move(connection, account_id, source_id, uids, target_name)
+
+
 async def _move(session: Session, arguments: Copy, *, by_uid: bool) -> None:
     selected = session.writable()
-    if arguments.mailbox == selected.name:
-        raise Refusal("The messages are there already", imap_code="CANNOT")
-    code = await _copied(session, selected, messages.move, arguments, by_uid=by_uid)
+    code = await _copied(session, selected, _move_away, arguments, by_uid=by_uid)
     if code:
         # RFC 6851 §4.3: before the EXPUNGE responses, which come with the synchronisation.
         session.untagged(f"OK [{code}] Moved".encode("ascii"))

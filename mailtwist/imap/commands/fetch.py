@@ -6,12 +6,15 @@ them, no faster than the client reads, while the next one is on its way.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeAlias
 
 from mailtwist.errors import MailError
-from mailtwist.imap.fetch_grammar import Fetch, Item, parse_fetch, with_uid
+from mailtwist.imap.fetch_grammar import FLAGS, Fetch, Item, parse_fetch, with_uid
 from mailtwist.imap.present import present
 from mailtwist.imap.render import Extent, Names, Plan, UnknownKeyword
 from mailtwist.imap.sections import Piece
@@ -30,11 +33,18 @@ if TYPE_CHECKING:
 # Messages of a page (about 1 MiB of envelopes), and octets of one that holds bodies.
 PAGE = 2000
 OCTETS = 1 << 20
+# Messages of a page of headers: an honest one is some KiB.
+HEADERS = 500
+# Octets of one message, counted for each item that asks for them; what is longer is streamed.
+COPIES = 8 << 20
 # A page of lines straight from the arrays; up to STEP are rendered without a thread.
 LINES = 8192
 STEP = 1000
 # Of a large message that is streamed.
 BLOCK = 1 << 18
+
+# (uid, flags) that were told before the view has them.
+News: TypeAlias = list[tuple[int, int]]
 
 
 async def fetch(session: Session, arguments: Fetch) -> Completion:
@@ -119,19 +129,24 @@ class _Arrays:
             flags = dict(zip(now.uids, now.flags, strict=True))
             page = partial(self._thinned, flags)
         if len(self._uids) <= STEP:
-            session.write(page(0, STEP))
+            self._write(*page(0, STEP))
             return
         for start in range(0, len(self._uids), LINES):
             work = partial(self._rendered, page, start)
-            lines = await session.database.read(work, account_id=selected.account_id)
-            session.write(lines)
+            self._write(*await session.database.read(work, account_id=selected.account_id))
             await session.drained()
 
+    def _write(self, lines: bytes, news: News) -> None:
+        self._session.write(lines)
+        self._session.mailbox().announced.update(news)
+
     @staticmethod
-    def _rendered(page: partial[bytes], start: int, connection: Connection) -> bytes:
+    def _rendered(
+        page: partial[tuple[bytes, News]], start: int, connection: Connection
+    ) -> tuple[bytes, News]:
         return page(start, start + LINES)
 
-    def _dense(self, now: Snapshot, start: int, stop: int) -> bytes:
+    def _dense(self, now: Snapshot, start: int, stop: int) -> tuple[bytes, News]:
         """Nothing is gone: sequence numbers are places in the arrays."""
         numbers, uids = self._numbers[start:stop], self._uids[start:stop]
         flags: Sequence[int]
@@ -139,18 +154,25 @@ class _Arrays:
             flags = now.flags[numbers.start - 1 : numbers.stop - 1]
         else:
             flags = [now.flags[number - 1] for number in numbers]
-        return self._plan.lines(numbers, {"uid": uids, "flags": flags})
+        return self._lines(numbers, uids, flags)
 
-    def _thinned(self, flags: dict[int, int], start: int, stop: int) -> bytes:
+    def _lines(
+        self, numbers: Sequence[int], uids: Sequence[int], flags: Sequence[int]
+    ) -> tuple[bytes, News]:
+        lines = self._plan.lines(numbers, {"uid": uids, "flags": flags})
+        told = FLAGS in self._plan.items
+        return lines, self._session.mailbox().news(numbers, uids, flags) if told else []
+
+    def _thinned(self, flags: dict[int, int], start: int, stop: int) -> tuple[bytes, News]:
         found = [
             (number, uid, flags[uid])
             for number, uid in zip(self._numbers[start:stop], self._uids[start:stop], strict=True)
             if uid in flags
         ]
         if not found:
-            return b""
+            return b"", []
         numbers, uids, values = zip(*found, strict=True)
-        return self._plan.lines(numbers, {"uid": uids, "flags": values})
+        return self._lines(numbers, uids, values)
 
 
 class _Pages:
@@ -166,42 +188,61 @@ class _Pages:
     ) -> None:
         selected = session.mailbox()
         self._session = session
+        self._selected = selected
         self._mailbox = selected.account_id, selected.mailbox_id
         self._recent_from = selected.recent_from
         self._plan = plan
         self._numbers = numbers
         self._uids = uids
         self._marked = marked
+        self._page_size = HEADERS if plan.source == "header" else PAGE
+        # How often an octet of a message may stand in the answer.
+        copies = max(sum(item.section is not None for item in plan.items), 1)
+        self._octets = OCTETS // copies
+        self._longest = min(COPIES // copies, content.CHUNK)
 
     async def send(self) -> None:
-        waiting: Ahead[tuple[list[Piece], int]] | None = ahead(self._page(0))
+        waiting: Ahead[tuple[list[Piece], News, int]] | None = ahead(self._page(0))
         try:
             while waiting is not None:
-                pieces, after = await waiting
+                pieces, news, after = await waiting
+                self._selected.announced.update(news)
                 waiting = ahead(self._page(after)) if after < len(self._uids) else None
                 await self._write(pieces)
         finally:
             drop(waiting)
 
-    async def _page(self, start: int) -> tuple[list[Piece], int]:
+    async def _page(self, start: int) -> tuple[list[Piece], News, int]:
         work = partial(self._read, start)
         return await self._session.database.read(work, account_id=self._mailbox[0])
 
-    def _read(self, start: int, connection: Connection) -> tuple[list[Piece], int]:
+    def _read(self, start: int, connection: Connection) -> tuple[list[Piece], News, int]:
         """In a reading thread: one page from ``start``, rendered, and where the next begins."""
-        numbers = self._numbers[start : start + PAGE]
-        uids = self._uids[start : start + PAGE]
+        numbers = self._numbers[start : start + self._page_size]
+        uids = self._uids[start : start + self._page_size]
         dense = numbers[-1] - numbers[0] == len(numbers) - 1
         if self._plan.source == "data" and len(uids) > 1:
-            count = rows_of.fit(connection, *self._mailbox, uids, OCTETS, dense=dense)
+            count = rows_of.fit(connection, *self._mailbox, uids, self._octets, dense=dense)
             numbers, uids = numbers[:count], uids[:count]
         rows = rows_of.rows(connection, *self._mailbox, uids, self._plan.columns, dense=dense)
         if self._plan.source:
-            rows = self._filled(connection, rows)
+            rows, is_whole = self._filled(connection, rows)
+            if not is_whole:
+                count = bisect_right(uids, rows[-1][0])
+                numbers, uids = numbers[:count], uids[:count]
         if len(rows) != len(uids):
             known = dict(zip(uids, numbers, strict=True))
             numbers = [known[row[0]] for row in rows]
-        return self._rendered(connection, numbers, rows), start + len(uids)
+        pieces = self._rendered(connection, numbers, rows)
+        return pieces, self._news(numbers, rows), start + len(uids)
+
+    def _news(self, numbers: Sequence[int], rows: list[rows_of.Row]) -> News:
+        tells_all = FLAGS in self._plan.items
+        if not tells_all and not self._marked:
+            return []
+        flags = array("q", map(itemgetter(self._plan.columns.index("flags")), rows))
+        news = self._selected.news(numbers, [row[0] for row in rows], flags)
+        return news if tells_all else [told for told in news if told[0] in self._marked]
 
     def _rendered(
         self, connection: Connection, numbers: Sequence[int], rows: list[rows_of.Row]
@@ -215,16 +256,25 @@ class _Pages:
             self._plan = Plan(self._plan.items, Names.of(names, self._recent_from))
             return self._plan.render(numbers, rows, self._marked, read)
 
-    def _filled(self, connection: Connection, rows: list[rows_of.Row]) -> list[rows_of.Row]:
-        """Put in what lies in one chunk; what is longer stays to be streamed."""
+    def _filled(
+        self, connection: Connection, rows: list[rows_of.Row]
+    ) -> tuple[list[rows_of.Row], bool]:
+        """Put in what lies in one chunk; what is longer stays to be streamed.
+
+        Ends with the row that makes the page full; tells whether that was the last one.
+        """
         columns = self._plan.columns
         at, content_id = columns.index(self._plan.source), columns.index("content_id")
         size = columns.index("header_octets" if self._plan.source == "header" else "content_octets")
+        total = 0
         for n, row in enumerate(rows):
-            if row[at] is None and row[size] <= content.CHUNK:
+            if row[at] is None and row[size] <= self._longest:
                 data = content.read(connection, row[content_id], 0, row[size])
                 rows[n] = (*row[:at], data, *row[at + 1 :])
-        return rows
+            total += len(rows[n][at] or b"")
+            if total >= self._octets:
+                return rows[: n + 1], n + 1 == len(rows)
+        return rows, True
 
     async def _write(self, pieces: list[Piece]) -> None:
         session = self._session

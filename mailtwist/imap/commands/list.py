@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mailtwist.errors import ProtocolViolation
 from mailtwist.imap.commands.status import parse_items, status_line
 from mailtwist.imap.grammar import Parser, format_mailbox
 from mailtwist.imap.session import Session
@@ -227,8 +226,6 @@ def _lsub(connection: Connection, account_id: int, listing: Listing, *, utf8: bo
 
 
 async def lsub(session: Session, arguments: Listing) -> Completion:
-    if arguments.patterns == ("",):
-        raise ProtocolViolation("LSUB needs a pattern")
     work = partial(_lsub, account_id=session.account_id, listing=arguments, utf8=session.utf8)
     await _say(session, await session.database.read(work, account_id=session.account_id))
     return Completion("LSUB completed")

@@ -13,7 +13,7 @@ from mailtwist.imap.grammar import Parser, no_arguments
 from mailtwist.imap.session import Session
 from mailtwist.imap.table import Command, Completion, Sync
 from mailtwist.store import mailboxes, steps
-from mailtwist.store.names import DELIMITER, INBOX, canonical
+from mailtwist.store.names import DELIMITER, INBOX
 
 # RFC 6154 §2. \All and \Flagged would be views of other mailboxes, which we have none of.
 SPECIAL_USES = {
@@ -77,9 +77,10 @@ async def create(session: Session, arguments: Creation) -> Completion:
 
 
 async def delete(session: Session, name: str) -> Completion:
-    await steps.delete_mailbox(session.database, session.account_id, name)
+    mailbox_id = await steps.delete_mailbox(session.database, session.account_id, name)
     selected = session.selected
-    if selected is not None and selected.name == canonical(name):
+    # By its number: it may have been renamed since it was selected.
+    if selected is not None and selected.mailbox_id == mailbox_id:
         await session.deselect()
         session.untagged(b"OK [CLOSED] The selected mailbox was deleted")
     return Completion("DELETE completed")

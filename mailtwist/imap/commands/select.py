@@ -67,7 +67,6 @@ async def _select(session: Session, name: str, *, read_only: bool) -> Completion
         unsubscribe()
         raise
     selected = Selected(
-        opening.mailbox.name,
         opening.view,
         read_only=read_only,
         recent_from=recent_from,
