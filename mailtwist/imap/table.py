@@ -102,8 +102,3 @@ class Command:
     # For a command that ends in a message literal, in place of `run`; `parse` sees what
     # stands before the literal and the space.
     stream: Stream | None = None
-
-
-async def streamed(session: Session, arguments: Any) -> Completion | None:
-    """The `run` of a row that has a `stream`: it is never called."""
-    raise AssertionError("a message literal was expected")

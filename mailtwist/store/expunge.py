@@ -33,7 +33,7 @@ _DELETE = Statement("DELETE FROM message WHERE account_id = ? AND mailbox_id = ?
 # Asked apart from the DELETE: PostgreSQL would join all messages of the account.
 _STILL_THERE = Statement("SELECT email_id FROM message WHERE email_id {numbers}")
 _DELETE_EMAILS = Statement("DELETE FROM email WHERE email_id {numbers} RETURNING content_id")
-_DELETE_DETAILS = Statement("DELETE FROM email_detail WHERE email_id {numbers}")
+DELETE_DETAILS = Statement("DELETE FROM email_detail WHERE email_id {numbers}")
 _TELL = Statement(
     "INSERT INTO expunged (account_id, mailbox_id, modseq, uids, at) VALUES (?, ?, ?, ?, ?)"
 )
@@ -100,7 +100,7 @@ def _remove(
     emails.difference_update(row[0] for row in kept)
     unreferenced = many(connection, emails)
     gone = [row[0] for row in _DELETE_EMAILS(connection, (unreferenced,))]
-    _DELETE_DETAILS(connection, (unreferenced,))
+    DELETE_DETAILS(connection, (unreferenced,))
     content.doubt(connection, gone)
     octets = withdraw(ledger, mailbox, rows, now)
     account = ledger.accounts[account_id]

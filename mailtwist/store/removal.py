@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, select, update
 
 from mailtwist.store import changes, content
+from mailtwist.store.expunge import DELETE_DETAILS
 from mailtwist.store.sql import Statement, many
 from mailtwist.store.tables import (
     account,
@@ -35,7 +36,6 @@ _SOME_EMAILS = Statement(
     RETURNING email_id, content_id
     """
 )
-_DETAILS = Statement("DELETE FROM email_detail WHERE email_id {numbers}")
 _SOME_EXPUNGED = Statement(
     """
     DELETE FROM expunged WHERE account_id = ? AND (mailbox_id, modseq) IN
@@ -66,7 +66,7 @@ def remove_step(connection: Connection, account_id: int, limit: int = 1000) -> b
         done = step(connection, (*key, limit))
         if step is _SOME_EMAILS:
             count = len(done.rows)
-            _DETAILS(connection, (many(connection, [row[0] for row in done]),))
+            DELETE_DETAILS(connection, (many(connection, [row[0] for row in done]),))
             content.doubt(connection, [row[1] for row in done])
         else:
             count = done.rowcount
