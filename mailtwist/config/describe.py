@@ -9,13 +9,13 @@ from typing import Any
 
 from mailtwist.config.declare import Declaration, variable_of
 from mailtwist.config.given import ALIASES, DECLARATIONS, SECTIONS, nearest
+from mailtwist.config.kinds import MASK
 from mailtwist.config.listeners import Listener
 from mailtwist.config.names import join_host_port
 from mailtwist.config.predecessors import PORT_VARIABLES, PREDECESSOR_VARIABLES
 from mailtwist.config.settings import Settings
 from mailtwist.errors import ConfigError
 
-MASK = "********"
 _URL_PASSWORD = re.compile(r"(://[^/?#]*?:)[^/?#]*(@)")
 _QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword)=)[^&]*", re.IGNORECASE)
 

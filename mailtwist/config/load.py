@@ -34,6 +34,7 @@ from mailtwist.config.listeners import (
 from mailtwist.config.names import fold_domain, split_host_port
 from mailtwist.config.predecessors import DEPRECATED, FILE_VARIABLES, PORT_VARIABLES
 from mailtwist.config.settings import Settings
+from mailtwist.config.transports import SUBMISSIONS_PORT
 from mailtwist.errors import ConfigError
 
 
@@ -179,7 +180,13 @@ def _resolved(settings: Settings) -> Settings:
         hostname=settings.hostname or _own_hostname(),
         data_dir=str(folder),
         database_url=url,
+        relay=replace(settings.relay, password=_without_spaces(settings.relay.password)),
     )
+
+
+def _without_spaces(password: str) -> str:
+    """An app password as it is meant: it is shown, and copied, in groups of four."""
+    return "".join(password.split())
 
 
 def _own_hostname() -> str:
@@ -252,6 +259,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "auth.file_path: is missing; auth.backend is file"
     if settings.delivery.mode == "lmtp" and not settings.delivery.host:
         yield "delivery.host: is missing; delivery.mode is lmtp"
+    if not settings.queue.retry_schedule:
+        yield "queue.retry_schedule: is empty; one wait is the least"
 
 
 def _warnings(found: Collected, settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -262,7 +271,23 @@ def _warnings(found: Collected, settings: Settings, environ: Mapping[str, str]) 
             yield f"{given[0].name}: is called {DEPRECATED[given[0].name]} now"
         if declaration.inactive:
             yield f"{_where(given[0], key)}: {declaration.inactive}"
+    yield from _relay_warnings(found, settings)
     yield from _misspelled(environ)
+
+
+def _relay_warnings(found: Collected, settings: Settings) -> Iterator[str]:
+    relay = settings.relay
+    given = found.values.get("relay.password")
+    if given and str(given[0].value).strip() != relay.password:
+        yield (
+            f"{_where(given[0], 'relay.password')}: the spaces in it are left out; "
+            "a password that has some is written in transports, as %20"
+        )
+    if relay.host and bool(relay.username) != bool(relay.password):
+        missing = "password" if relay.username else "username"
+        yield f"relay.{missing}: is missing; without it no login is tried"
+    if relay.host and relay.port == SUBMISSIONS_PORT and not relay.tls:
+        yield "relay.port: 465 begins with TLS, and relay.tls is off: it will not be understood"
 
 
 def _misspelled(environ: Mapping[str, str]) -> Iterator[str]:

@@ -73,10 +73,29 @@ class Network(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True)
+class Host(Kind[str]):
+    """A host name or IP address; the address may stand in brackets, and is kept without."""
+
+    name = "host name or address"
+
+    def parse(self, value: object) -> str:
+        text = one_line(value)
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1]
+        if not text:
+            return ""
+        # A colon is an IPv6 address's, or the port that has a key of its own.
+        if ":" in text or text.replace(".", "").isdigit():
+            return str(_ip(text))
+        return fold_domain(text.rstrip("."))
+
+
+@dataclass(frozen=True, slots=True)
 class HostPort(Kind[str]):
     """Kept as text, "host:port" or "[v6]:port"; :func:`split_host_port` takes it apart."""
 
     default_port: int = 0  # 0: the port must be given
+    is_remote: bool = False  # whom we call: neither every interface nor a free port
     name = "host:port"
 
     def parse(self, value: object) -> str:
@@ -86,6 +105,8 @@ class HostPort(Kind[str]):
         if self.default_port and ":" not in text.rpartition("]")[2]:
             text = f"{text}:{self.default_port}"
         host, port = split_host_port(text)
+        if self.is_remote and not (host and port):
+            raise ValueError(f"must name a host and a port, not {sort_of(value)}")
         return join_host_port(host, port)
 
 

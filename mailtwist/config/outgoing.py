@@ -1,6 +1,6 @@
 """The settings of the parts around the mailboxes: queue, relay, DKIM, mail over HTTP.
 
-Most are declared ahead of the part that acts on them, so that a configuration
+Some are declared ahead of the part that acts on them, so that a configuration
 file written today stays right; ``inactive`` says so wherever the key is shown.
 """
 
@@ -20,7 +20,7 @@ from mailtwist.config.kinds import (
     Text,
     Whole,
 )
-from mailtwist.config.names import Domain, HostPort, Mailbox, Url
+from mailtwist.config.names import Domain, Host, HostPort, Mailbox, Url
 
 LATER = "accepted, not acted on yet"
 DAY = 86400.0
@@ -29,62 +29,90 @@ DAY = 86400.0
 @dataclass(frozen=True, slots=True)
 class Queue:
     max_workers: int = setting(
-        Whole(1, 10_000), 50, "Deliveries at once.", unit="connections", inactive=LATER
+        Whole(1, 10_000),
+        50,
+        "Connections at once to all hosts, those that wait for the next message counted.",
+        unit="connections",
     )
     max_retries: int = setting(
-        Whole(0, 10_000), 60, "Attempts after the first.", unit="attempts", inactive=LATER
+        Whole(0, 10_000),
+        60,
+        "Attempts after the first; then the message is returned.",
+        unit="attempts",
     )
     max_queue_time: float = setting(
         Duration(1, 60 * DAY),
         5 * DAY,
         "When a message that could not be delivered is returned.",
         unit="seconds",
-        inactive=LATER,
     )
     retry_schedule: tuple[float, ...] = setting(
         ListOf(Duration(0, 30 * DAY)),
         (120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 14400.0),
         "The waits between attempts; the last one repeats.",
         unit="seconds",
-        inactive=LATER,
+    )
+    delay_warning: float = setting(
+        Duration(0, 60 * DAY),
+        14400.0,
+        "When the sender is told, once, that his message still waits; 0: never.",
+        unit="seconds",
+    )
+    suppress_after: int = setting(
+        Whole(0, 1_000_000),
+        3,
+        "Bounces for good after which an address is refused at once; 0: never. "
+        "`mailtwist queue suppressed` lists them.",
+        unit="bounces",
     )
     keep_delivered_messages: bool = setting(
         Flag(),
         False,
-        "Key of older configuration files.",
-        inactive="accepted for old files; delivered rows are kept for 7 days anyway",
+        "Whether the text of a delivered message is kept as long as its row, 7 days; "
+        "else it goes after an hour.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    port: int = setting(Whole(1, 65535), 25, "The port of MX hosts.", inactive=LATER)
+    port: int = setting(Whole(1, 65535), 25, "The port of MX hosts.")
     resolver: str = setting(
-        HostPort(default_port=53),
+        HostPort(default_port=53, is_remote=True),
         "",
         "The DNS server to ask; empty: the system's.",
-        inactive=LATER,
         example="127.0.0.1:5353",
     )
     mx_override: Mapping[str, str] = setting(
-        MapOf(Domain(), HostPort(default_port=25)),
+        MapOf(Domain(), HostPort(default_port=25, is_remote=True)),
         {},
-        "A domain, or `*`, to the host that takes its mail; for closed networks and tests.",
-        inactive=LATER,
+        "A domain, or `*`, to the host that takes its mail in place of its MX hosts; for closed "
+        "networks and tests.",
         example={"partner.example": "10.0.0.7:25"},
     )
     tls: str = setting(
         Choice(("none", "opportunistic", "verify")),
         "opportunistic",
         "Whether mail leaves under TLS: never, where offered, only to a verified host.",
-        inactive=LATER,
     )
     per_domain: int = setting(
         Whole(1, 1000),
         20,
-        "Connections at once to one domain.",
+        "Connections at once to one domain, or to the smart host.",
         unit="connections",
-        inactive=LATER,
+        aliases=(
+            "max_connections_per_domain",
+            "queue.max_connections_per_domain",
+            "outbound.max_connections_per_domain",
+        ),
+    )
+    rate: int = setting(
+        Whole(0, 1_000_000),
+        0,
+        "Messages to one domain, or to the smart host; 0: no limit.",
+        unit="a minute",
+    )
+    connect_timeout: float = setting(
+        Duration(0.1, 600), 30.0, "How long a host may take to answer a call.", unit="seconds"
     )
 
 
@@ -94,63 +122,58 @@ class Delivery:
         Choice(("local", "lmtp")),
         "local",
         "Where local mail goes: into our mailboxes, or to an LMTP server.",
-        inactive=f"`local` alone acts; lmtp: {LATER}",
     )
-    host: str = setting(Text(), "", "The LMTP server.", inactive=LATER)
-    port: int = setting(Whole(1, 65535), 24, "Its port.", inactive=LATER)
+    host: str = setting(Host(), "", "The LMTP server.", example="127.0.0.1")
+    port: int = setting(Whole(1, 65535), 24, "Its port.")
+    sent_copy: bool = setting(
+        Flag(), False, "Whether a submission files a copy in the sender's Sent mailbox."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
     host: str = setting(
-        Text(),
+        Host(),
         "",
         "The smart host that takes all outgoing mail; empty: straight to the MX hosts.",
         variables=("SMTP_RELAY_HOST", "RELAY_HOST"),
-        inactive=LATER,
         example="smtp.example.net",
     )
     port: int = setting(
         Whole(1, 65535),
         587,
-        "Its port.",
+        "Its port; 465 begins with TLS.",
         variables=("SMTP_RELAY_PORT", "RELAY_PORT"),
-        inactive=LATER,
     )
     username: str = setting(
         Text(),
         "",
-        "The login there.",
+        "The login there; empty: none.",
         variables=("SMTP_RELAY_USERNAME", "RELAY_USERNAME"),
-        inactive=LATER,
     )
     password: str = setting(
         Text(),
         "",
-        "The password there.",
+        "The password there; spaces in it are left out.",
         secret=True,
         variables=("SMTP_RELAY_PASSWORD", "RELAY_PASSWORD"),
-        inactive=LATER,
     )
-    tls: bool = setting(
-        Flag(), True, "Whether TLS is insisted on.", variables=("USE_TLS",), inactive=LATER
-    )
+    tls: bool = setting(Flag(), True, "Whether TLS is insisted on.", variables=("USE_TLS",))
     verify: bool = setting(
-        Flag(),
-        True,
-        "Whether its certificate must hold.",
-        variables=("TLS_VERIFY",),
-        inactive=LATER,
+        Flag(), True, "Whether its certificate must hold.", variables=("TLS_VERIFY",)
     )
     ca_file: str = setting(
-        Path(), "", "The authorities it is checked against; empty: the system's.", inactive=LATER
+        Path(), "", "The authorities it is checked against; empty: the system's."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Dkim:
-    selector: str = setting(Domain(), "d1", "The selector of new keys.", inactive=LATER)
-    enabled: bool = setting(Flag(), True, "Whether outgoing mail is signed.", inactive=LATER)
+    selector: str = setting(Domain(), "d1", "The selector of new keys.")
+    enabled: bool = setting(Flag(), True, "Whether outgoing mail is signed.")
+    ed25519: bool = setting(
+        Flag(), False, "Whether it is signed with Ed25519 too, beside RSA (RFC 8463)."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from mailtwist.config.outgoing import (
     Relay,
     Send,
 )
+from mailtwist.config.transports import DomainPattern, Transport, TransportUrl
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,6 @@ class Settings:
         ListOf(Network()),
         ("127.0.0.1", "::1"),
         "Addresses and networks that may send to foreign domains without a login.",
-        inactive="nobody relays before there is a queue",
     )
     max_message_size: int = setting(
         Octets(1 << 10, 1 << 32),
@@ -172,6 +172,15 @@ class Settings:
         example={"postmaster": "alice@example.com"},
     )
     relay: Relay = section(Relay, "A smart host.")
+    transports: Mapping[str, Transport] = setting(
+        MapOf(DomainPattern(), TransportUrl()),
+        {},
+        "Where the mail of single domains goes: `example.net`, `.example.net` (its subdomains) or "
+        "`*`, to `mx` (its MX hosts, in spite of a smart host), or to a host: "
+        "`smtp://user:password@host:587?tls=verify`, `smtps://...`, `lmtp://host:24`. "
+        "`?tls=`: none, opportunistic, required or verify.",
+        example={"partner.example": "smtp://10.0.0.7:25"},
+    )
     dkim: Dkim = section(Dkim, "DKIM signatures.")
     inbox: Inbox = section(Inbox, "Throw-away mailboxes read over HTTP.")
     send: Send = section(Send, "Mail sent by HTTP.")
