@@ -54,11 +54,14 @@ def return_path(address: Address | None) -> bytes:
     return f"Return-Path: <{path}>\r\n".encode("utf-8", "replace")
 
 
-def protocol_name(*, is_esmtp: bool, is_tls: bool, is_authenticated: bool) -> str:
-    """The word behind "with" (RFC 3848)."""
+def protocol_name(
+    *, is_esmtp: bool, is_tls: bool, is_authenticated: bool, is_utf8: bool = False
+) -> str:
+    """The word behind "with" (RFC 3848; RFC 6531 §4.3)."""
     if not is_esmtp:
         return "SMTP"
-    return f"ESMTP{'S' if is_tls else ''}{'A' if is_authenticated else ''}"
+    word = "UTF8SMTP" if is_utf8 else "ESMTP"
+    return f"{word}{'S' if is_tls else ''}{'A' if is_authenticated else ''}"
 
 
 def clean_helo(helo: str) -> str:

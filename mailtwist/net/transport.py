@@ -1,21 +1,22 @@
-"""A TCP transport that sends at once what the kernel takes at once.
+"""TCP transports that send at once what the kernel takes at once.
 
-Twisted's own buffers each write, asks epoll for the moment to send, sends in
-the next turn and takes the request back: two system calls and a turn for each
-reply, and each call hands the interpreter to another thread. A reply nearly
-always fits into the kernel's buffer; what does not goes the usual way.
+Twisted's own buffer each write, ask epoll for the moment to send, send in
+the next turn and take the request back: two system calls and a turn for each
+reply, and each call hands the interpreter to another thread. A reply or a command
+nearly always fits into the kernel's buffer; what does not goes the usual way.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.tcp import Port, Server
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.tcp import Client, Connection, Connector, Port, Server
 from typing_extensions import override
 
 
-class PromptServer(Server):
-    """The server's side of a connection, with prompt writes. Under STARTTLS nothing changes."""
+class _Prompt(Connection):
+    """Prompt writes. Under STARTTLS nothing changes."""
 
     @override
     def write(self, data: bytes) -> None:
@@ -36,7 +37,34 @@ class PromptServer(Server):
         return not self._tempDataBuffer and len(self.dataBuffer) == self.offset
 
 
+class PromptServer(_Prompt, Server):
+    """The server's side of a connection."""
+
+
+class PromptClient(_Prompt, Client):
+    """The client's side of a connection."""
+
+
+class _PromptConnector(Connector):
+    @override
+    def _makeTransport(self) -> Client:
+        make: Any = PromptClient
+        client: Client = make(self.host, self.port, self.bindAddress, self, self.reactor)
+        return client
+
+
 def make_prompt(port: Any) -> None:
     """Let a listening port of the reactor build prompt transports from now on."""
     if isinstance(port, Port):
         port.transport = PromptServer
+
+
+def connect_prompt(reactor: Any, address: str, port: int, factory: ClientFactory) -> Any:
+    """Connect to an address (never a name) with a prompt transport; the caller counts the time.
+
+    Returns Twisted's connector, whose `stopConnecting` gives up.
+    """
+    no_timeout: Any = None
+    connector = _PromptConnector(address, port, factory, no_timeout, None, reactor)
+    connector.connect()
+    return connector

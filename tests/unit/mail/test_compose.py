@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 
 import pytest
 
@@ -27,6 +28,7 @@ def made(**changes: object) -> bytes:
     return compose(**{**values, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.mission("DAP-134")
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("mail twist", "mail twist"), ("", ""), ("Jürgen", "Jürgen"), ('a"b\\', "ab")],
@@ -35,7 +37,10 @@ def test_a_message_reads_back(name: str, shown: str) -> None:
     data = made(sender_name=name)
     assert b"\n" not in data.replace(b"\r\n", b"")
     assert max(map(len, data.split(b"\r\n"))) <= 78
+    assert b"\r\nSubject: =?utf-8?" in data
+    assert re.search(rb"^Date: \w{3}, +\d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d ", data, re.MULTILINE)
     message = email.message_from_bytes(data, policy=email.policy.default)
+    assert (message["MIME-Version"], message.get_content_charset()) == ("1.0", "utf-8")
     assert message["Subject"] == "Grüße"
     assert message["From"].addresses[0].display_name == shown
     assert message["From"].addresses[0].addr_spec == "postmaster@example.org"

@@ -93,3 +93,17 @@ def test_the_protocol_is_named_as_registered(
 ) -> None:
     found = protocol_name(is_esmtp=is_esmtp, is_tls=is_tls, is_authenticated=is_authenticated)
     assert found == name
+
+
+# RFC 6531 §4.3
+@pytest.mark.parametrize(
+    ("is_tls", "is_authenticated", "name"),
+    [(False, False, "UTF8SMTP"), (True, False, "UTF8SMTPS"), (True, True, "UTF8SMTPSA")],
+)
+def test_the_protocol_of_smtputf8_is_named_too(
+    is_tls: bool, is_authenticated: bool, name: str
+) -> None:
+    found = protocol_name(
+        is_esmtp=True, is_tls=is_tls, is_authenticated=is_authenticated, is_utf8=True
+    )
+    assert found == name
