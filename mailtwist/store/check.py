@@ -135,9 +135,10 @@ _RULES: Final[dict[str, str]] = {
         SELECT e.account_id, e.email_id FROM email AS e JOIN content AS c
           ON c.content_id = e.content_id
         WHERE e.octets <> c.octets OR e.header_octets > e.octets OR e.header_octets < 0""",
-    "content that neither an e-mail nor a doubt names": """
+    "content that no e-mail, message of the queue or doubt names": """
         SELECT content_id FROM content AS c
         WHERE NOT EXISTS (SELECT 1 FROM email AS e WHERE e.content_id = c.content_id)
+          AND NOT EXISTS (SELECT 1 FROM queue_message AS q WHERE q.content_id = c.content_id)
           AND NOT EXISTS (SELECT 1 FROM content_doubt AS d WHERE d.content_id = c.content_id)""",
     "doubt about no content": _orphans("content_doubt", "content", "content_id"),
     "upload that is published": """
@@ -164,6 +165,41 @@ _RULES: Final[dict[str, str]] = {
             WHERE content_id IN (SELECT content_id FROM content)
             WINDOW place AS (PARTITION BY content_id ORDER BY n)) AS k
         WHERE n <> nth OR start <> before""",
+    # the queue
+    "queue recipient without message": _orphans("queue_recipient", "queue_message", "queue_id"),
+    "queue message without recipient": _orphans("queue_message", "queue_recipient", "queue_id"),
+    "attempt for no recipient": _orphans("queue_attempt", "queue_recipient", "queue_id", "n"),
+    "queue message with other counts than its recipients": """
+        SELECT m.queue_id FROM queue_message AS m LEFT JOIN (
+            SELECT queue_id, sum(CASE WHEN state < 3 THEN 1 ELSE 0 END) AS unfinished,
+                   sum(CASE WHEN state = 4 THEN 1 ELSE 0 END) AS failed
+            FROM queue_recipient GROUP BY queue_id) AS r ON r.queue_id = m.queue_id
+        WHERE m.unfinished <> r.unfinished OR m.failed <> r.failed
+           OR (m.finished_at IS NULL) <> (m.unfinished > 0)""",
+    "queue message without content": """
+        SELECT queue_id FROM queue_message AS m
+        WHERE (content_id = 0 AND (finished_at IS NULL OR failed > 0)) OR (content_id <> 0
+           AND NOT EXISTS (SELECT 1 FROM content AS c WHERE c.content_id = m.content_id))""",
+    "queue message of another size than its content": """
+        SELECT m.queue_id FROM queue_message AS m JOIN content AS c
+          ON c.content_id = m.content_id
+        WHERE m.octets <> c.octets OR m.header_octets > m.octets OR m.header_octets < 0""",
+    "queue recipient in no state": """
+        SELECT queue_id, n FROM queue_recipient
+        WHERE state NOT BETWEEN 0 AND 4 OR (state >= 3) <> (ended_at IS NOT NULL)
+           OR (state = 1) <> (lease_until > 0)""",
+    "queue recipient held apart from its message": """
+        SELECT r.queue_id, r.n FROM queue_recipient AS r
+        JOIN queue_message AS m ON m.queue_id = r.queue_id
+        WHERE (r.state = 2 AND m.held = 0) OR (r.state = 0 AND m.held <> 0)""",
+    "destination that is due later than its recipients": """
+        SELECT r.destination FROM (
+            SELECT destination, min(due_at) AS due_at FROM queue_recipient
+            WHERE state = 0 GROUP BY destination) AS r
+        LEFT JOIN queue_destination AS d ON d.name = r.destination
+        WHERE d.name IS NULL OR (d.next_due > r.due_at AND d.next_due > d.suspended_until)""",
+    "destination that is due while it is suspended": """
+        SELECT name FROM queue_destination WHERE next_due < suspended_until OR failures < 0""",
 }
 
 _FLAGS = Statement("SELECT DISTINCT account_id, flags FROM message WHERE flags > 255")

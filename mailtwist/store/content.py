@@ -18,8 +18,15 @@ from twisted.internet.defer import Deferred
 
 from mailtwist.errors import MailError, Refusal, StoreUnavailable
 from mailtwist.store import ids
+from mailtwist.store.queue.tables import queue_message
 from mailtwist.store.sql import Statement
-from mailtwist.store.tables import content, content_chunk, content_doubt, email, upload
+from mailtwist.store.tables import (
+    content,
+    content_chunk,
+    content_doubt,
+    email,
+    upload,
+)
 
 if TYPE_CHECKING:
     from mailtwist.mail.structure import Structure
@@ -282,7 +289,10 @@ def _sweep_uploads(connection: Connection, now: int, limit: int) -> int:
 
 def _sweep_doubts(connection: Connection, now: int, limit: int) -> int:
     due = select(content_doubt.c.content_id).where(content_doubt.c.since < now - DAY_US)
-    referred = select(exists().where(email.c.content_id == bindparam("content_id")))
+    referred = select(
+        exists().where(email.c.content_id == bindparam("content_id"))
+        | exists().where(queue_message.c.content_id == bindparam("content_id"))
+    )
     removed = 0
     for content_id in connection.execute(due.limit(limit)).scalars().all():
         finished = True

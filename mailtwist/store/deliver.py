@@ -19,6 +19,8 @@ from mailtwist.store import content, keywords
 from mailtwist.store.content import Spooled
 from mailtwist.store.ledger import AccountCounters, Ledger, MailboxCounters
 from mailtwist.store.names import INBOX, canonical
+from mailtwist.store.queue import rows
+from mailtwist.store.queue.values import Lease, Message
 from mailtwist.store.sql import Statement
 
 
@@ -27,7 +29,8 @@ class Entry:
     """One mailbox that gets the message.
 
     ``prefix``: trace headers that stand before the shared content; ``internaldate`` in
-    microseconds; ``return_path`` None when it did not come by SMTP.
+    microseconds; ``return_path`` None when it did not come by SMTP. ``is_exempt``: the quota
+    does not hold for it (a report on mail that the account sent).
     """
 
     account_id: int
@@ -40,11 +43,15 @@ class Entry:
     recipient: str = ""
     client_address: str = ""
     is_tls: bool = False
+    is_exempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """A message with all who get it; ``now`` in microseconds.
+
+    ``queue``: it also leaves, for the recipients in there, and waits unless there is a
+    ``lease``. There may be no entries then.
 
     ``received_as``: the id of "queued as" for mail that was delivered. Such mail falls into
     INBOX where its mailbox is missing; None (APPEND, import) names the mailbox on
@@ -55,6 +62,8 @@ class Acceptance:
     entries: tuple[Entry, ...]
     received_as: int | None
     now: int
+    queue: Message | None = None
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,7 @@ class _Batch:
         self._emails: list[tuple[Any, ...]] = []
         self._details: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
+        self._queue: list[tuple[Message, Spooled, Lease | None]] = []
 
     def accept(self, acceptance: Acceptance) -> tuple[Delivered, ...] | MailError:
         try:
@@ -145,7 +155,10 @@ class _Batch:
             self._require_room(acceptance)
         except MailError as refusal:
             return refusal
-        self._contents.append(acceptance.content)
+        if acceptance.entries or acceptance.queue is not None:
+            self._contents.append(acceptance.content)
+        if acceptance.queue is not None:
+            self._queue.append((acceptance.queue, acceptance.content, acceptance.lease))
         return tuple(
             self._enter(acceptance, entry, account, mailbox)
             for entry, (account, mailbox) in zip(acceptance.entries, places, strict=True)
@@ -159,6 +172,8 @@ class _Batch:
         _INSERT_DETAIL.each(connection, self._details)
         _INSERT_MESSAGE.each(connection, self._messages)
         self._ledger.close()
+        if self._queue:
+            rows.insert(connection, self._queue)
 
     def _place(
         self, acceptance: Acceptance, entry: Entry
@@ -176,6 +191,8 @@ class _Batch:
     def _require_room(self, acceptance: Acceptance) -> None:
         added: dict[int, tuple[int, int]] = {}
         for entry in acceptance.entries:
+            if entry.is_exempt:
+                continue
             octets, messages = added.get(entry.account_id, (0, 0))
             octets += len(entry.prefix) + acceptance.content.octets
             added[entry.account_id] = octets, messages + 1

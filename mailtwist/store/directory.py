@@ -7,13 +7,14 @@ The order in which an address is looked up, first answer wins:
 3. the same two for the part before the domain's delimiter (``user+tag``);
 4. the domain's catch-all.
 
-Targets in domains that are not ours are left out: nothing relays yet. Answers, the empty
-one too, are kept until a row that matters changes (:func:`mailtwist.store.changes.bump`).
+An alias, or a catch-all, may lead to an address elsewhere: a :class:`Foreign` target, for the
+queue. Answers, the empty one too, are kept until a row that matters changes
+(:func:`mailtwist.store.changes.bump`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -54,6 +55,20 @@ class Target:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An address that the queue serves.
+
+    ``address`` as the next hop is told; ``destination`` is what is looked up: its domain, its
+    literal, or ``store.queue.values.LOCAL``. ``forwarded_by``: the local address whose alias
+    leads there; "" when the client itself named it.
+    """
+
+    address: str
+    destination: str
+    forwarded_by: str = ""
+
+
 class Settings(Protocol):
     """What the configuration file says about local domains."""
 
@@ -85,7 +100,7 @@ class Directory:
 
     def __init__(self, database: Store, settings: Settings) -> None:
         self._database = database
-        self._addresses: OrderedDict[str, tuple[Target, ...]] = OrderedDict()
+        self._addresses: OrderedDict[str, tuple[Target | Foreign, ...]] = OrderedDict()
         self._domains: OrderedDict[str, bool] = OrderedDict()
         self._generation = 0
         self.configure(settings)
@@ -116,10 +131,21 @@ class Directory:
             self._domains, domain, lambda connection: self._domain(connection, domain) is not None
         )
 
-    async def resolve(self, address: Address) -> tuple[Target, ...]:
-        """Tell who gets the mail for an address, each account once; empty: no such user."""
+    async def resolve(self, address: Address) -> tuple[Target | Foreign, ...]:
+        """Tell who gets the mail for a local address, each once; empty: no such user.
+
+        An address in a domain that is not ours has no targets.
+        """
+        key = address.folded
+        known = self._addresses.get(key)
+        if known is not None:
+            self._addresses.move_to_end(key)
+            return known
+        if self._domains.get(address.domain) is False:
+            # Mailing lists have many members elsewhere: one answer a domain serves them all.
+            return ()
         return await self._cached(
-            self._addresses, address.folded, lambda connection: self.expand(connection, address)
+            self._addresses, key, lambda connection: self.expand(connection, address)
         )
 
     async def _cached(
@@ -139,52 +165,61 @@ class Directory:
 
     # -- in the reading thread --------------------------------------------------------------
 
-    def expand(self, connection: Connection, address: Address) -> tuple[Target, ...]:
+    def expand(self, connection: Connection, address: Address) -> tuple[Target | Foreign, ...]:
         """Resolve without the cache. Loops are cut, and everything is bounded."""
-        if not address.domain:
-            # RFC 5321 §4.5.1: <Postmaster> without a domain.
-            address = Address(address.local_part, next(iter(self._configured), ""))
-        found: dict[int, Target] = {}
-        pending = [(address.folded, 0)]
+        address = self.completed(address)
+        found: dict[str, Target | Foreign] = {}
+        pending = deque([(address, "", 0)])
         seen: set[str] = set()
         while pending and len(found) < MAX_TARGETS and len(seen) < MAX_LOOKUPS:
-            name, depth = pending.pop(0)
+            address, alias, depth = pending.popleft()
+            name = address.folded
             if name in seen:
                 continue
             seen.add(name)
-            account_id, others = self._look_up(connection, name)
+            domain = self._domain(connection, address.domain)
+            if domain is None:
+                if alias:
+                    found[name] = Foreign(str(address), address.domain, alias)
+                continue
+            account_id, others = self._look_up(connection, domain, name)
             if account_id is not None:
-                found.setdefault(account_id, Target(account_id, "INBOX", name))
+                found.setdefault(str(account_id), Target(account_id, "INBOX", name))
             elif depth < MAX_DEPTH:
-                pending += [(other, depth + 1) for other in others]
+                pending += [(other, name, depth + 1) for other in others]
         return tuple(found.values())
 
-    def _look_up(self, connection: Connection, name: str) -> tuple[int | None, list[str]]:
-        """Find the account of a folded address, or the addresses that it stands for."""
+    def completed(self, address: Address) -> Address:
+        """The address with a domain: RFC 5321 §4.5.1 knows <Postmaster> without one."""
+        if address.domain:
+            return address
+        return Address(address.local_part, next(iter(self._configured), ""))
+
+    def _look_up(
+        self, connection: Connection, domain: _Domain, name: str
+    ) -> tuple[int | None, list[Address]]:
+        """Find the account of a folded local address, or the addresses that it stands for."""
         local_part, _, domain_name = name.rpartition("@")
-        domain = self._domain(connection, domain_name)
-        if domain is None:
-            return None, []
         base, delimiter, _ = local_part.partition(domain.delimiter or "\0")
         candidates = [local_part, base] if delimiter and base else [local_part]
         for candidate in candidates:
             account_id, others = self._exactly(connection, domain, candidate, domain_name)
             if account_id is not None or others:
                 return account_id, others
-        return None, _folded([domain.catch_all or self._aliases.get("*", "")])
+        return None, _addresses([domain.catch_all or self._aliases.get("*", "")])
 
     def _exactly(
         self, connection: Connection, domain: _Domain, local_part: str, domain_name: str
-    ) -> tuple[int | None, list[str]]:
+    ) -> tuple[int | None, list[Address]]:
         key = (domain.domain_id, local_part)
         row = _ADDRESS(connection, key).first() if domain.domain_id else None
         if row is not None and row[0] == "account":
             return int(row[1]), []
         if row is not None:
-            return None, [target for (target,) in _TARGETS(connection, key)]
+            return None, _addresses(target for (target,) in _TARGETS(connection, key))
         for name in (f"{local_part}@{domain_name}", local_part):
             if name in self._aliases:
-                return None, _folded([self._aliases[name]])
+                return None, _addresses([self._aliases[name]])
         return None, []
 
     def _domain(self, connection: Connection, name: str) -> _Domain | None:
@@ -197,11 +232,17 @@ class Directory:
         return None
 
 
-def _folded(names: Iterable[str]) -> list[str]:
-    folded = []
-    for name in names:
+def _addresses(names: Iterable[str]) -> list[Address]:
+    return [address for address in map(_address, names) if address is not None]
+
+
+def _address(name: str) -> Address | None:
+    """Read what a row or the settings name; None for nothing, and for nonsense in old rows."""
+    local_part, _, domain = name.rpartition("@")
+    # Rows hold folded addresses, which are not quoted.
+    for spelled in (name, str(Address(local_part, domain))):
         try:
-            folded.append(parse_address(name).folded)
+            return parse_address(spelled)
         except ProtocolViolation:
-            continue  # an empty catch-all, or nonsense that an old row holds
-    return folded
+            continue
+    return None

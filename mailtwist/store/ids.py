@@ -62,9 +62,34 @@ def made_at_us(number: int) -> int:
     return ((number >> (_NODE_BITS + _COUNT_BITS)) + EPOCH_MS) * 1000
 
 
+_made_here: set[str] = set()
+
+
 def process_name() -> str:
     """A name that no other live process has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+    name = f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+    _made_here.add(name)
+    return name
+
+
+def is_gone(name: str) -> bool:
+    """Whether the process of a name is known to run no more; of other machines nothing is."""
+    host, _, rest = name.partition("/")
+    number, _, _ = rest.partition("/")
+    if name in _made_here or host != socket.gethostname():
+        return False
+    if not number.isascii() or not number.isdigit():
+        return False
+    pid = int(number)
+    if pid == os.getpid():
+        return True  # the number came round: it is ours now, and that was another process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def claim(connection: Connection, name: str, now: int) -> int:
@@ -105,5 +130,16 @@ def release(connection: Connection, node_id: int, name: str, now: int) -> None:
 
 def living(connection: Connection, now: int) -> set[int]:
     """The node numbers whose processes were seen lately."""
+    return set(_seen_lately(connection, now))
+
+
+def running(connection: Connection, now: int) -> set[int]:
+    """As :func:`living`, without processes of this machine that were killed since."""
+    found = _seen_lately(connection, now)
+    return {node_id for node_id, name in found.items() if not is_gone(name)}
+
+
+def _seen_lately(connection: Connection, now: int) -> dict[int, str]:
     alive = (node.c.name != "") & (node.c.seen_at >= now - STALE_US)
-    return set(connection.execute(select(node.c.node_id).where(alive)).scalars())
+    rows = connection.execute(select(node.c.node_id, node.c.name).where(alive))
+    return {row.node_id: row.name for row in rows}

@@ -9,6 +9,7 @@ _TAKE = text(
     " ON CONFLICT (name) DO UPDATE SET node_id = excluded.node_id, until = excluded.until"
     " WHERE lease.node_id = excluded.node_id OR lease.until <= :now"
 ).bindparams(bindparam("now"))
+_HOLDER = text("SELECT node_id FROM lease WHERE name = :name AND until > :now")
 _RELEASE = text("DELETE FROM lease WHERE name = :name AND node_id = :node_id")
 
 
@@ -21,3 +22,9 @@ def take(connection: Connection, name: str, node_id: int, *, now: int, seconds: 
 def release(connection: Connection, name: str, node_id: int) -> None:
     """Give a lease back before it runs out."""
     connection.execute(_RELEASE, {"name": name, "node_id": node_id})
+
+
+def holder(connection: Connection, name: str, now: int) -> int | None:
+    """The node that holds a lease, if one does."""
+    found: int | None = connection.execute(_HOLDER, {"name": name, "now": now}).scalar()
+    return found

@@ -9,6 +9,7 @@ mark           SQLite                                      PostgreSQL
 ``{numbers}``  ``IN (SELECT value FROM json_each(?))``     ``= ANY(?::bigint[])``
 ``{texts}``    the same                                    ``= ANY(?::text[])``
 ``{lock X}``   nothing: there is one writer                ``FOR UPDATE OF X``
+``{skip X}``   nothing                                     the same, ``SKIP LOCKED``
 ``{index X}``  ``INDEXED BY X``: its planner would scan    nothing
 =============  ==========================================  ======================
 
@@ -27,8 +28,12 @@ from typing import Any, cast
 
 from sqlalchemy import Connection
 
-_LOCK = re.compile(r"\{lock (\w+)\}")
-_INDEX = re.compile(r"\{index (\w+)\}")
+# A mark with a name in it, and how SQLite and PostgreSQL spell it.
+_MARKS = (
+    (re.compile(r"\{lock (\w+)\}"), "", r"FOR UPDATE OF \1"),
+    (re.compile(r"\{skip (\w+)\}"), "", r"FOR UPDATE OF \1 SKIP LOCKED"),
+    (re.compile(r"\{index (\w+)\}"), r"INDEXED BY \1", ""),
+)
 _SQLITE_SET = "IN (SELECT value FROM json_each(?))"
 
 
@@ -74,15 +79,15 @@ class Statement:
     __slots__ = ("_postgresql", "_sqlite")
 
     def __init__(self, text: str) -> None:
+        sqlite = postgresql = text
+        for mark, for_sqlite, for_postgresql in _MARKS:
+            sqlite = mark.sub(for_sqlite, sqlite)
+            postgresql = mark.sub(for_postgresql, postgresql)
         self._sqlite = (
-            _INDEX.sub(r"INDEXED BY \1", _LOCK.sub("", text))
-            .replace("{numbers}", _SQLITE_SET)
-            .replace("{texts}", _SQLITE_SET)
-            .strip()
+            sqlite.replace("{numbers}", _SQLITE_SET).replace("{texts}", _SQLITE_SET).strip()
         )
         self._postgresql = (
-            _LOCK.sub(r"FOR UPDATE OF \1", _INDEX.sub("", text))
-            .replace("%", "%%")
+            postgresql.replace("%", "%%")
             .replace("{numbers}", "= ANY(?::bigint[])")
             .replace("{texts}", "= ANY(?::text[])")
             .replace("?", "%s")

@@ -1,4 +1,4 @@
-"""Every table of the store, in SQLAlchemy Core, the same on SQLite and PostgreSQL.
+"""The tables of accounts and mail, in SQLAlchemy Core, the same on SQLite and PostgreSQL.
 
 Times are integer microseconds since 1970 (UTC). ``content_id`` and
 ``received_as`` are 63-bit, time-ordered and made by the node
@@ -10,40 +10,18 @@ their account, from ``account_state``. Low-volume tables carry a UUIDv7
 from __future__ import annotations
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.types import TypeEngine
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# SQLite makes a column the rowid only when its type is spelled INTEGER.
-Rowid: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
-
-
-def _number(name: str, default: int | None = None, *, nullable: bool = False) -> Column[int]:
-    server_default = None if default is None else text(str(default))
-    return Column(name, BigInteger, nullable=nullable, server_default=server_default)
-
-
-def _key(name: str) -> Column[int]:
-    return Column(name, BigInteger, primary_key=True, autoincrement=False)
-
+from mailtwist.store.schema import Rowid, key, metadata, number
 
 # -- the nodes that share the database ------------------------------------------------------
 
@@ -53,15 +31,15 @@ node = Table(
     Column("node_id", Integer, primary_key=True, autoincrement=False),  # 0 to 1023
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
-    _number("seen_at"),
+    number("seen_at"),
 )
 
 lease = Table(
     "lease",
     metadata,
     Column("name", Text, primary_key=True),
-    _number("node_id"),
-    _number("until"),
+    number("node_id"),
+    number("until"),
 )
 
 # One counter for each kind of cached fact; whoever changes one of them raises it.
@@ -69,7 +47,7 @@ generation = Table(
     "generation",
     metadata,
     Column("kind", Text, primary_key=True),
-    _number("n", 0),
+    number("n", 0),
 )
 
 # -- who receives ---------------------------------------------------------------------------
@@ -84,18 +62,18 @@ domain = Table(
     Column("delimiter", Text, nullable=False, server_default="+"),  # of sub-addresses
     Column("enabled", SmallInteger, nullable=False, server_default=text("1")),
     Column("reference_id", Text, nullable=False, unique=True),
-    _number("created_at"),
-    _number("updated_at"),
+    number("created_at"),
+    number("updated_at"),
 )
 
 # RCPT is one look-up here. local_part is folded to lower case.
 address = Table(
     "address",
     metadata,
-    _key("domain_id"),
+    key("domain_id"),
     Column("local_part", Text, primary_key=True),
     Column("kind", Text, nullable=False),  # account | alias
-    _number("account_id", nullable=True),
+    number("account_id", nullable=True),
     sqlite_with_rowid=False,
 )
 Index("ix_address_account_id", address.c.account_id)
@@ -103,7 +81,7 @@ Index("ix_address_account_id", address.c.account_id)
 address_target = Table(
     "address_target",
     metadata,
-    _key("domain_id"),
+    key("domain_id"),
     Column("local_part", Text, primary_key=True),
     Column("n", Integer, primary_key=True, autoincrement=False),
     Column("target", Text, nullable=False),
@@ -116,26 +94,26 @@ account = Table(
     metadata,
     Column("account_id", Rowid, primary_key=True),
     Column("username", Text, nullable=False, unique=True),  # the address, folded
-    _number("domain_id"),
+    number("domain_id"),
     Column("state", Text, nullable=False, server_default="active"),  # active | disabled | removing
-    _number("quota_octets", 0),  # 0: no limit
-    _number("quota_messages", 0),
-    _number("auth_version", 1),  # raised with each password change
+    number("quota_octets", 0),  # 0: no limit
+    number("quota_messages", 0),
+    number("auth_version", 1),  # raised with each password change
     Column("reference_id", Text, nullable=False, unique=True),
-    _number("created_at"),
-    _number("updated_at"),
+    number("created_at"),
+    number("updated_at"),
     sqlite_autoincrement=True,  # the number of a removed account never comes back
 )
 
 account_secret = Table(
     "account_secret",
     metadata,
-    _key("account_id"),
+    key("account_id"),
     Column("secret_id", Integer, primary_key=True, autoincrement=False),
     Column("kind", Text, nullable=False),  # bcrypt | scram-sha-256
     Column("verifier", Text, nullable=False),
     Column("label", Text, nullable=False, server_default=""),
-    _number("created_at"),
+    number("created_at"),
     sqlite_with_rowid=False,
 )
 
@@ -145,9 +123,25 @@ login_failure = Table(
     metadata,
     Column("scope", Text, primary_key=True),  # account | address
     Column("subject", Text, primary_key=True),
-    _number("failures", 0),
-    _number("window_start"),
-    _number("locked_until", 0),
+    number("failures", 0),
+    number("window_start"),
+    number("locked_until", 0),
+    sqlite_with_rowid=False,
+)
+
+# The keys that outgoing mail is signed with.
+dkim_key = Table(
+    "dkim_key",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("selector", Text, primary_key=True),
+    Column("algorithm", Text, nullable=False),  # rsa-sha256 | ed25519-sha256
+    Column("configured", Text, nullable=False),  # the setting dkim.selector when it was made
+    Column("private_key", Text, nullable=False),  # sealed; empty when retired
+    Column("public_key", Text, nullable=False),  # base64, as published
+    Column("state", Text, nullable=False),  # active | next | retired
+    number("created_at"),
+    number("retired_at", 0),
     sqlite_with_rowid=False,
 )
 
@@ -156,26 +150,26 @@ login_failure = Table(
 account_state = Table(
     "account_state",
     metadata,
-    _key("account_id"),
-    _number("modseq", 1),  # one counter for all mailboxes, taken under this row's lock
-    _number("next_mailbox", 1),
-    _number("next_entry", 1),  # numbers entries and e-mails alike
-    _number("next_uidvalidity", 1),
-    _number("octets", 0),
-    _number("messages", 0),
+    key("account_id"),
+    number("modseq", 1),  # one counter for all mailboxes, taken under this row's lock
+    number("next_mailbox", 1),
+    number("next_entry", 1),  # numbers entries and e-mails alike
+    number("next_uidvalidity", 1),
+    number("octets", 0),
+    number("messages", 0),
     postgresql_with={"fillfactor": 50},
 )
 
 mailbox = Table(
     "mailbox",
     metadata,
-    _key("account_id"),
-    _key("mailbox_id"),
+    key("account_id"),
+    key("mailbox_id"),
     Column("name", Text, nullable=False),  # Unicode, levels parted by "/", INBOX in capitals
     Column("special_use", Text, nullable=False, server_default=""),  # e.g. \Sent
-    _number("uidvalidity"),
-    _number("changed_modseq"),
-    _number("created_at"),
+    number("uidvalidity"),
+    number("changed_modseq"),
+    number("created_at"),
     UniqueConstraint("account_id", "name"),
     sqlite_with_rowid=False,
 )
@@ -183,16 +177,16 @@ mailbox = Table(
 mailbox_state = Table(
     "mailbox_state",
     metadata,
-    _key("account_id"),
-    _key("mailbox_id"),
-    _number("uidnext", 1),
-    _number("messages", 0),
-    _number("unseen", 0),
-    _number("deleted", 0),
-    _number("octets", 0),
-    _number("highestmodseq", 1),
-    _number("recent_from", 1),  # \Recent is uid >= recent_from
-    _number("expunged_floor", 0),  # below it, expunged rows were pruned
+    key("account_id"),
+    key("mailbox_id"),
+    number("uidnext", 1),
+    number("messages", 0),
+    number("unseen", 0),
+    number("deleted", 0),
+    number("octets", 0),
+    number("highestmodseq", 1),
+    number("recent_from", 1),  # \Recent is uid >= recent_from
+    number("expunged_floor", 0),  # below it, expunged rows were pruned
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": 50},
 )
@@ -200,7 +194,7 @@ mailbox_state = Table(
 subscription = Table(
     "subscription",
     metadata,
-    _key("account_id"),
+    key("account_id"),
     Column("name", Text, primary_key=True),
     sqlite_with_rowid=False,
 )
@@ -209,7 +203,7 @@ subscription = Table(
 keyword = Table(
     "keyword",
     metadata,
-    _key("account_id"),
+    key("account_id"),
     Column("bit", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False),
     Column("folded", Text, nullable=False),
@@ -221,16 +215,16 @@ keyword = Table(
 message = Table(
     "message",
     metadata,
-    _key("account_id"),
-    _key("mailbox_id"),
-    _key("uid"),
-    _number("entry_id"),  # stays the same through MOVE
-    _number("email_id"),  # of the email table
-    _number("flags", 0),  # bits: mailtwist.mail.flags
-    _number("modseq"),
-    _number("octets"),  # RFC822.SIZE: prefix and content
-    _number("internaldate"),
-    _number("saved_at"),
+    key("account_id"),
+    key("mailbox_id"),
+    key("uid"),
+    number("entry_id"),  # stays the same through MOVE
+    number("email_id"),  # of the email table
+    number("flags", 0),  # bits: mailtwist.mail.flags
+    number("modseq"),
+    number("octets"),  # RFC822.SIZE: prefix and content
+    number("internaldate"),
+    number("saved_at"),
     UniqueConstraint("account_id", "entry_id"),
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": 85},
@@ -263,10 +257,10 @@ email = Table(
     "email",
     metadata,
     Column("email_id", Rowid, primary_key=True, autoincrement=False),
-    _number("account_id"),
-    _number("content_id"),
-    _number("octets"),  # of the content, without the prefix
-    _number("header_octets"),  # of the content's header block, its blank line counted
+    number("account_id"),
+    number("content_id"),
+    number("octets"),  # of the content, without the prefix
+    number("header_octets"),  # of the content's header block, its blank line counted
     Column("prefix", LargeBinary, nullable=False),  # trace headers before the content
     Column("envelope", LargeBinary, nullable=False),  # ready for the wire, as the next one
     Column("bodystructure", LargeBinary, nullable=False),
@@ -278,10 +272,10 @@ email_detail = Table(
     "email_detail",
     metadata,
     Column("email_id", Rowid, primary_key=True, autoincrement=False),
-    _number("account_id"),
+    number("account_id"),
     Column("body", LargeBinary, nullable=False),  # FETCH's BODY, ready for the wire
     Column("parts", LargeBinary, nullable=False),  # mailtwist.mail.parts
-    _number("sent_at", nullable=True),  # the Date field
+    number("sent_at", nullable=True),  # the Date field
     Column("sent_day", Integer, nullable=True),  # days since 1970, as its sender wrote it
     Column("message_id", Text, nullable=False),
     Column("subject", Text, nullable=False),  # decoded
@@ -295,7 +289,7 @@ email_detail = Table(
     Column("recipient", Text, nullable=False, server_default=""),
     Column("client_address", Text, nullable=False, server_default=""),
     Column("is_tls", SmallInteger, nullable=False, server_default=text("0")),
-    _number("received_as", nullable=True),  # the id of "queued as"
+    number("received_as", nullable=True),  # the id of "queued as"
 )
 Index("ix_email_detail_account_id_message_id", email_detail.c.account_id, email_detail.c.message_id)
 
@@ -303,11 +297,11 @@ Index("ix_email_detail_account_id_message_id", email_detail.c.account_id, email_
 expunged = Table(
     "expunged",
     metadata,
-    _key("account_id"),
-    _key("mailbox_id"),
-    _key("modseq"),
+    key("account_id"),
+    key("mailbox_id"),
+    key("modseq"),
     Column("uids", Text, nullable=False),  # a UID set: "3:9,12"
-    _number("at"),
+    number("at"),
     sqlite_with_rowid=False,
 )
 
@@ -317,7 +311,7 @@ content = Table(
     "content",
     metadata,
     Column("content_id", Rowid, primary_key=True, autoincrement=False),
-    _number("octets"),
+    number("octets"),
     Column("sha256", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=True),  # up to 64 KiB; null: chunks
 )
@@ -326,9 +320,9 @@ content_chunk = Table(
     "content_chunk",
     metadata,
     Column("chunk_id", Rowid, primary_key=True),
-    _number("content_id"),
+    number("content_id"),
     Column("n", Integer, nullable=False),
-    _number("start"),  # offset of the first octet
+    number("start"),  # offset of the first octet
     Column("data", LargeBinary, nullable=False),  # at most 1 MiB
     UniqueConstraint("content_id", "n"),
 )
@@ -337,9 +331,9 @@ content_chunk = Table(
 upload = Table(
     "upload",
     metadata,
-    _key("content_id"),
-    _number("node_id"),
-    _number("started_at"),
+    key("content_id"),
+    number("node_id"),
+    number("started_at"),
     sqlite_with_rowid=False,
 )
 
@@ -347,7 +341,7 @@ upload = Table(
 content_doubt = Table(
     "content_doubt",
     metadata,
-    _key("content_id"),
-    _number("since"),
+    key("content_id"),
+    number("since"),
     sqlite_with_rowid=False,
 )

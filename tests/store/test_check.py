@@ -7,7 +7,9 @@ import pytest
 from mailtwist.store import accounts, check
 from mailtwist.store.engine import Engine
 from mailtwist.store.messages import expunge
+from mailtwist.store.queue.outcomes import record
 from tests.store.making import account, put
+from tests.store.queued import claim, deferred, enqueue, outcome, queued
 
 CHUNK = "INSERT INTO content_chunk (content_id, n, start, data) SELECT content_id, {n}, {start}, "
 
@@ -50,7 +52,7 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "details without e-mail": ("DELETE FROM email",),
     "e-mail without content": ("DELETE FROM content",),
     "e-mail of another size than its content": ("UPDATE email SET header_octets = octets + 1",),
-    "content that neither an e-mail nor a doubt names": ("DELETE FROM content_doubt",),
+    "content that no e-mail, message of the queue or doubt names": ("DELETE FROM content_doubt",),
     "doubt about no content": ("INSERT INTO content_doubt VALUES (99999999, 0)",),
     "upload that is published": ("INSERT INTO upload SELECT content_id, 1, 0 FROM content",),
     "content of another size than its data": ("UPDATE content SET data = prefix FROM email",),
@@ -64,6 +66,24 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "chunks with a gap": (
         CHUNK.format(n=1, start=0) + "data FROM content WHERE data IS NOT NULL",
         "UPDATE content SET data = NULL",
+    ),
+    "queue recipient without message": ("DELETE FROM queue_message",),
+    "queue message without recipient": ("DELETE FROM queue_recipient",),
+    "attempt for no recipient": ("DELETE FROM queue_recipient WHERE n = 0",),
+    "queue message with other counts than its recipients": (
+        "UPDATE queue_message SET finished_at = 1",
+    ),
+    "queue message without content": ("UPDATE queue_message SET content_id = 0",),
+    "queue message of another size than its content": (
+        "UPDATE queue_message SET octets = octets + 1",
+    ),
+    "queue recipient in no state": ("UPDATE queue_recipient SET lease_until = 1",),
+    "queue recipient held apart from its message": ("UPDATE queue_message SET held = 1",),
+    "destination that is due later than its recipients": (
+        "UPDATE queue_destination SET next_due = next_due + 1000000000",
+    ),
+    "destination that is due while it is suspended": (
+        "UPDATE queue_destination SET suspended_until = next_due + 1",
     ),
     "keyword bit without a name": ("DELETE FROM keyword",),
     "mailbox with a name that is not allowed": (
@@ -85,6 +105,9 @@ def fill(engine: Engine) -> None:
         put(connection, anna, prefix=b"Received: x\r\n", keywords=("k",))
         put(connection, anna, flags=8)
         expunge(connection, anna, 1)
+        enqueue(connection, queued("bert@example.net", "carl@example.org"))
+        (message, _) = claim(connection)
+        record(connection, [outcome(message, deferred())])
 
 
 @pytest.mark.parametrize("rule", BROKEN)

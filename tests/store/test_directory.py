@@ -9,7 +9,7 @@ import pytest
 from mailtwist.mail.address import Address, parse_address
 from mailtwist.store import accounts, directory, domains
 from mailtwist.store.database import Inline
-from mailtwist.store.directory import Directory, Target
+from mailtwist.store.directory import Directory, Foreign, Target
 from mailtwist.store.engine import Connection
 from tests.store.making import NOW, account
 from tests.support.now import now
@@ -28,7 +28,7 @@ ALIASES = {
     "abuse@example.com": "bert@example.com",
     "abuse": "anna@example.com",
     "unset": "",
-    "off": "someone@foreign.example",
+    "off": "Some.One@foreign.example",
 }
 
 
@@ -91,9 +91,45 @@ def test_addresses_resolve(
     database: Inline, people: dict[str, int], name: str, expected: dict[str, str]
 ) -> None:
     found = now(Directory(database, Settings(aliases=ALIASES)).resolve(parse_address(name)))
-    assert {t.account_id: t.address for t in found} == {
+    assert {t.account_id: t.address for t in found if isinstance(t, Target)} == {
         people[who]: address for who, address in expected.items()
     }
+
+
+OUT = Foreign("someone@foreign.example", "foreign.example", "out@example.com")
+# address, what of it is elsewhere
+ELSEWHERE = [
+    ("out@example.com", [OUT]),
+    ("OUT+x@example.com", [Foreign(OUT.address, OUT.destination, "out+x@example.com")]),
+    (
+        "off@example.com",
+        [Foreign("Some.One@foreign.example", "foreign.example", "off@example.com")],
+    ),
+    ("all@example.com", [Foreign("x@no.example", "no.example", "all@example.com")]),
+    ("both@example.com", [Foreign("y@[192.0.2.1]", "[192.0.2.1]", "both@example.com"), OUT]),
+    ("odd@example.com", [Foreign('"a b"@foreign.example', "foreign.example", "odd@example.com")]),
+    (
+        "any@elsewhere.example",
+        [Foreign("z@foreign.example", "foreign.example", "any@elsewhere.example")],
+    ),
+    ("away@example.com", [Foreign("a@away.example", "away.example", "away@example.com")]),
+    ("anna@example.com", []),
+    ("someone@foreign.example", []),
+    ("loop1@example.com", []),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), ELSEWHERE)
+def test_aliases_lead_elsewhere(
+    database: Inline, people: dict[str, int], name: str, expected: list[Foreign]
+) -> None:
+    with database.engine.write() as connection:
+        accounts.add_alias(connection, "both@example.com", ["out@example.com", "y@[192.0.2.1]"])
+        accounts.add_alias(connection, "odd@example.com", ['"a b"@foreign.example'])
+        accounts.add_alias(connection, "away@example.com", ["a@away.example"])
+        domains.add(connection, "elsewhere.example", catch_all="z@foreign.example")
+    found = now(Directory(database, Settings(aliases=ALIASES)).resolve(parse_address(name)))
+    assert [target for target in found if isinstance(target, Foreign)] == expected
 
 
 # address, who gets it while `*` names anna
@@ -112,7 +148,18 @@ def test_the_star_gets_what_nobody_else_does(
 ) -> None:
     found = Directory(database, Settings(aliases={"*": "anna@example.com"}))
     targets = now(found.resolve(parse_address(name)))
-    assert [target.account_id for target in targets] == ([people[expected]] if expected else [])
+    found_ids = [target.account_id for target in targets if isinstance(target, Target)]
+    assert found_ids == ([people[expected]] if expected else [])
+    assert len(targets) == len(found_ids)
+
+
+@pytest.mark.mission("DIN-34")
+def test_the_star_may_lead_elsewhere(database: Inline, people: dict[str, int]) -> None:
+    found = Directory(database, Settings(aliases={"*": "Me@home.example"}))
+    (target,) = now(found.resolve(parse_address("nobody+tag@configured.example")))
+    assert target == Foreign("Me@home.example", "home.example", "nobody+tag@configured.example")
+    (known,) = now(found.resolve(parse_address("anna@example.com")))
+    assert isinstance(known, Target)
 
 
 def test_the_delimiter_is_the_domains(database: Inline, people: dict[str, int]) -> None:
@@ -178,8 +225,21 @@ def test_answers_are_kept_until_an_address_changes(database: Inline) -> None:
         assert now(found.is_local("example.com")) is True
     assert counting.reads == 4
     (made,) = now(found.resolve(anna))
+    assert isinstance(made, Target)
     now(database.write(lambda connection: accounts.remove_step(connection, made.account_id)))
     assert now(found.resolve(anna)) == ()
+
+
+def test_all_addresses_of_a_foreign_domain_cost_one_look(database: Inline) -> None:
+    counting = Counting(database)
+    found = Directory(counting, Settings())
+    for n in range(50):
+        assert now(found.resolve(parse_address(f"u{n}@foreign.example"))) == ()
+        assert now(found.is_local("foreign.example")) is False
+    assert counting.reads == 2
+    now(database.write(lambda connection: domains.add(connection, "foreign.example")))
+    now(database.write(lambda connection: account(connection, "u1@foreign.example")))
+    assert len(now(found.resolve(parse_address("u1@foreign.example")))) == 1
 
 
 def test_an_answer_that_a_change_overtook_is_not_kept(database: Inline) -> None:

@@ -12,9 +12,12 @@ from sqlalchemy import select
 from mailtwist.store import accounts, content, mailboxes
 from mailtwist.store.deliver import Acceptance, Entry, deliver
 from mailtwist.store.engine import Engine, open_engine
+from mailtwist.store.queue import claims, control, listing
+from mailtwist.store.queue.outcomes import record
 from mailtwist.store.tables import content as content_table
 from mailtwist.store.upgrade import SCHEMA_HEAD, current_revision, upgrade
-from tests.store.making import spooled
+from tests.store.making import NOW, spooled
+from tests.store.queued import NODE, claim, delivered, enqueue, outcome, queued
 from tests.support.dumps import dump, from_json, load, to_json
 from tests.support.stores import violations
 
@@ -62,7 +65,7 @@ def test_every_octet_of_it_is_read(left: Engine) -> None:
                 content.read(connection, row.content_id, at, row.octets) for at in pages
             )
             assert hashlib.sha256(octets).digest() == row.sha256
-    assert len(rows) == 7
+    assert len(rows) >= 7
 
 
 def test_mail_and_accounts_go_on_in_it(left: Engine) -> None:
@@ -76,6 +79,22 @@ def test_mail_and_accounts_go_on_in_it(left: Engine) -> None:
         assert delivered.uid == before.uidnext
         assert delivered.uidvalidity == before.uidvalidity
         assert accounts.add(connection, "new@example.com", []).account_id > anna.account_id
+    assert violations(left) == []
+
+
+def test_mail_of_the_queue_goes_on_in_it(left: Engine) -> None:
+    with left.write() as connection:
+        earlier = len(listing.list(connection))
+        (queue_id,) = enqueue(connection, queued("new@example.net"))
+        claims.disown(connection, NODE)
+        control.retry(connection, None, NOW)
+        found = claim(connection)
+        assert queue_id in {message.queue_id for message in found}
+        done = [outcome(message, delivered()) for message in found]
+        assert record(connection, done) == [True] * len(done)
+        left_over = listing.list(connection)
+        assert {listed.state for listed in left_over} <= {"held", "failed"}
+        assert len(left_over) < earlier or earlier == 0
     assert violations(left) == []
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, inspect, text
 from mailtwist.errors import ConfigError
 from mailtwist.store import upgrade as upgrading
 from mailtwist.store.engine import Engine, open_engine
-from mailtwist.store.tables import metadata
+from mailtwist.store.migrations.schema import metadata
 from mailtwist.store.upgrade import SCHEMA_HEAD, current_revision, upgrade
 
 

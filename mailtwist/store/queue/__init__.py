@@ -1,0 +1,1 @@
+"""The rows of outgoing mail: one message, its recipients, where they go and what became of them."""
