@@ -44,9 +44,11 @@ class Inline:
 class Threads:
     """Runs it in a pool of two threads, which start at the first need."""
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = THREADS) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, threads: int = THREADS, name: str = "passwords"
+    ) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name="passwords")
+        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
 
     async def run(self, work: Callable[[], T]) -> T:
         if not self._pool.started:
