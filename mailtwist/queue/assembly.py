@@ -1,0 +1,95 @@
+"""Intake and runner with all that they need, built from the settings.
+
+The server and the command line build the same. In ``dev_mode`` there is no runner: what is
+for the queue waits in its rows.
+"""
+
+from __future__ import annotations
+
+from random import SystemRandom
+from typing import Any, Final
+
+from mailtwist.config import Settings
+from mailtwist.mail.srs import Srs
+from mailtwist.net.dns import Resolver
+from mailtwist.policy.dkim import Signer
+from mailtwist.policy.dkim_rotation import Rotation
+from mailtwist.policy.hashing import Derivation
+from mailtwist.queue import hosts, tls_policy
+from mailtwist.queue.delivery import Delivery
+from mailtwist.queue.intake import Intake
+from mailtwist.queue.reports import Reports
+from mailtwist.queue.routes import Router
+from mailtwist.queue.runner import DRAIN_S, Runner
+from mailtwist.queue.smtp_client import Connector, Timeouts
+from mailtwist.store.directory import Directory
+from mailtwist.store.secrets import Secrets
+
+SRS_PURPOSE: Final = "srs"
+
+
+class Mail:
+    """The two ends of the queue. ``threads``: where messages are signed."""
+
+    def __init__(
+        self,
+        database: Any,  # store.database.Database, or Inline
+        directory: Directory,
+        *,
+        settings: Settings,
+        reactor: Any,
+        secrets: Secrets,
+        threads: Derivation,
+    ) -> None:
+        def now() -> int:
+            return int(reactor.seconds() * 1_000_000)
+
+        self.signer = Signer(
+            database, directory, secrets, settings=settings, threads=threads, now=reactor.seconds
+        )
+        srs = Srs(secrets.derive(SRS_PURPOSE))
+        self.intake = Intake(
+            database, directory, settings=settings, signer=self.signer, srs=srs, now=now
+        )
+        reports = Reports(database, self.intake, settings=settings, now=now)
+        self.intake.reports = reports
+        self.resolver = Resolver(settings.outbound.resolver, reactor=reactor)
+        self.rotation = Rotation(database, self.resolver, reactor)
+        self.runner: Runner | None = None
+        if settings.dev_mode:
+            return
+        delivery = Delivery(
+            database,
+            hosts=hosts.from_settings(settings, self.resolver, SystemRandom()),
+            connector=Connector(
+                reactor, timeouts=Timeouts(connect=settings.outbound.connect_timeout)
+            ),
+            policies=tls_policy.from_settings(settings),
+            clock=reactor,
+            hostname=settings.hostname,
+            rewrite=lambda reverse_path, forwarded_by: srs.rewrite(
+                reverse_path, forwarded_by, seconds=reactor.seconds()
+            ),
+        )
+        self.runner = Runner(
+            database,
+            settings=settings,
+            clock=reactor,
+            router=Router(settings),
+            delivery=delivery,
+            reports=reports,
+        )
+        self.intake.outbound = self.runner
+
+    async def start(self) -> None:
+        """Begin to deliver; the database is started. Raises: MailError."""
+        if self.runner is not None:
+            await self.runner.start()
+            self.rotation.start()
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """End deliveries; the database is still open."""
+        await self.rotation.stop()
+        if self.runner is not None:
+            await self.runner.stop(drain_s)
+        await self.resolver.close()

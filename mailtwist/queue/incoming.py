@@ -1,0 +1,149 @@
+"""One message of a client on its way into the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from mailtwist.errors import MailError
+from mailtwist.net.pump import shielded
+from mailtwist.queue.envelope import Author, Envelope, Origin
+from mailtwist.queue.message import Arrival
+from mailtwist.queue.passing import Passing, missing_fields
+from mailtwist.queue.plan import CHECKS, DeliveryPlan, make_plan
+from mailtwist.store.content import Spool, Spooled
+from mailtwist.store.deliver import Acceptance
+from mailtwist.store.directory import Foreign
+from mailtwist.store.queue.values import Notify
+
+if TYPE_CHECKING:
+    from mailtwist.queue.intake import Intake
+
+log = Logger()
+
+
+class StoredMessage:
+    """Blocks go to the spool; at the end one plan is made and committed."""
+
+    def __init__(self, intake: Intake, spool: Spool, origin: Origin, envelope: Envelope) -> None:
+        self._intake = intake
+        self._spool = spool
+        self._origin = origin
+        self._envelope = envelope
+        self._passing: Passing | None = None
+        if origin.is_authenticated or _is_looked_at(envelope):
+            self._passing = self._look()
+            self.write = self._write
+        else:
+            # Mail from elsewhere for a mailbox here, most of all mail: straight to the spool.
+            self.write = spool.write
+
+    def _look(self) -> Passing:
+        origin, intake = self._origin, self._intake
+        # Strangers' mail that an alias sends on is not ours to vouch for.
+        is_signed = origin.may_relay and intake.signs and _leaves(self._envelope)
+        return Passing(
+            complete=self._missing_fields if origin.is_authenticated else None,
+            is_signed=is_signed,
+        )
+
+    def _missing_fields(self, header: bytes) -> bytes:
+        database = self._intake.database
+        return missing_fields(
+            header,
+            message_id=f"{database.ids.next():x}@{self._origin.hostname}",
+            seconds=self._intake.now() / 1_000_000,
+        )
+
+    async def _write(self, block: bytes) -> None:
+        assert self._passing is not None
+        block = self._passing.take(block)
+        if block:
+            await self._spool.write(block)
+
+    async def accept(self) -> str:
+        # Once it is under way, the end of the connection does not stop it: what is
+        # committed is logged, what is not is forgotten.
+        return await shielded(self._accept())
+
+    async def _accept(self) -> str:
+        try:
+            if self._passing is not None and (rest := self._passing.close()):
+                await self._spool.write(rest)
+            spooled = await self._spool.finish()
+            plan = await self._commit(spooled)
+        except BaseException:
+            await self.discard()
+            raise
+        log.info(
+            "message accepted",
+            session=self._origin.session_id,
+            queue_id=str(plan.queue_id),
+            reverse_path=str(self._envelope.reverse_path or "<>"),
+            recipients=len(self._envelope.recipients),
+            octets=spooled.octets,
+            message_id=spooled.structure.message_id,
+            client=self._origin.client_address,
+            **self._disclosed(spooled),
+        )
+        return str(plan.queue_id)
+
+    def _disclosed(self, spooled: Spooled) -> dict[str, object]:
+        """What a developer wants to see of each mail, and nobody else's log should hold."""
+        if not self._origin.is_sandbox:
+            return {}
+        forward_paths = [str(recipient.address) for recipient in self._envelope.recipients]
+        return {"forward_paths": forward_paths, "subject": spooled.structure.subject}
+
+    async def _commit(self, spooled: Spooled) -> DeliveryPlan:
+        intake = self._intake
+        now = intake.now()
+        queue_id = intake.database.ids.next()
+        plan = make_plan(self._origin, self._envelope, queue_id=queue_id, now=now)
+        for check in CHECKS:
+            plan = check(plan, spooled.structure)
+        if self._passing is None:
+            await intake.commit(Acceptance(spooled, plan.entries, queue_id, now))
+        else:
+            await self._commit_watched(plan, spooled, self._passing, now)
+        return plan
+
+    async def _commit_watched(
+        self, plan: DeliveryPlan, spooled: Spooled, passing: Passing, now: int
+    ) -> None:
+        intake, origin, mail = self._intake, self._origin, self._envelope.mail
+        has_copy = origin.is_authenticated and intake.settings.delivery.sent_copy
+        author = Author(origin.hostname, origin.account_id, has_copy)
+        arrival = Arrival(mail, author, passing, spooled, now)
+        acceptance = await intake.complete(plan, arrival)
+        reports = await intake.announcements(plan, arrival)
+        await intake.commit(acceptance, reports)
+
+    async def discard(self) -> None:
+        try:
+            await self._spool.discard()
+        except MailError:
+            # The chunks that went ahead stay marked; the sweeper finds them.
+            log.debug("spool not discarded", session=self._origin.session_id)
+        except Exception:
+            log.failure("spool not discarded", session=self._origin.session_id)
+
+
+def _leaves(envelope: Envelope) -> bool:
+    return any(
+        isinstance(target, Foreign)
+        for recipient in envelope.recipients
+        for target in recipient.targets
+    )
+
+
+def _is_looked_at(envelope: Envelope) -> bool:
+    """Whether more is to be known of a message than the spool finds out."""
+    for recipient in envelope.recipients:
+        if recipient.notify and recipient.notify & Notify.SUCCESS:
+            return True
+        for target in recipient.targets:
+            if isinstance(target, Foreign):
+                return True
+    return False

@@ -1,0 +1,309 @@
+"""The way in: addresses become recipients, a message becomes one write.
+
+Every front-end and every letter of our own comes through here. spool -> checks ->
+`DeliveryPlan` -> one commit. SMTP's 250 follows the commit; what is for the queue has then
+been handed to the runner, or waits in its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mailtwist.errors import MailError, Refusal
+from mailtwist.mail.address import Address
+from mailtwist.mail.flags import SEEN
+from mailtwist.mail.srs import Srs
+from mailtwist.queue.admission import Admission, Directory
+from mailtwist.queue.envelope import Author, Envelope, Mail, Origin, Recipient
+from mailtwist.queue.incoming import StoredMessage
+from mailtwist.queue.message import Arrival, delivered, message_of
+from mailtwist.queue.passing import Passing
+from mailtwist.queue.plan import DeliveryPlan, make_plan
+from mailtwist.queue.refusals import USER_UNKNOWN, refusal
+from mailtwist.store import sent
+from mailtwist.store.content import Spool, Spooled
+from mailtwist.store.deliver import Acceptance, Entry, deliver
+from mailtwist.store.ids import now_us
+from mailtwist.store.queue.values import Attempt, Lease, Message, Notify
+
+if TYPE_CHECKING:
+    from mailtwist.config import Settings
+    from mailtwist.mail.dkim import HashedMessage
+
+
+class Outbound(Protocol):
+    """The runner, as far as intake knows it."""
+
+    def reserve(self, message: Message, octets: int) -> Lease | None:
+        """Room for a message that is about to be written; None: its rows wait their turn.
+
+        A lease is followed by exactly one :meth:`take` or :meth:`give_back`.
+        """
+
+    def take(self, message: Message, data: bytes | None, lease: Lease) -> None:
+        """The message is committed. ``data`` is its content; None: the store has it."""
+
+    def give_back(self, message: Message) -> None:
+        """It was not committed."""
+
+    def wake(self) -> None:
+        """Rows were written that wait."""
+
+
+class Parked:
+    """No runner: whatever is for the queue waits in its rows."""
+
+    def reserve(self, message: Message, octets: int) -> Lease | None:
+        return None
+
+    def take(self, message: Message, data: bytes | None, lease: Lease) -> None:
+        raise AssertionError("there was no lease")
+
+    def give_back(self, message: Message) -> None:
+        raise AssertionError("there was no lease")
+
+    def wake(self) -> None:
+        pass
+
+
+class Signer(Protocol):
+    @property
+    def is_enabled(self) -> bool: ...
+
+    async def sign(self, hashed: HashedMessage, *, reverse_path: str) -> bytes:
+        """DKIM-Signature fields, or nothing: a message is sooner unsigned than lost."""
+
+
+class Reports(Protocol):
+    async def of(
+        self, message: Message, attempts: Sequence[Attempt], *, header: bytes | None = None
+    ) -> tuple[Acceptance, ...]:
+        """Reports of what became of a message; ``header``: its own, while it is not stored."""
+
+
+class Intake:
+    """Admits recipients and takes messages in; one for all front-ends of a process."""
+
+    def __init__(
+        self,
+        database: Any,  # store.database.Database, or Inline
+        directory: Directory,
+        *,
+        settings: Settings,
+        outbound: Outbound | None = None,
+        signer: Signer | None = None,
+        srs: Srs | None = None,
+        now: Callable[[], int] = now_us,  # in microseconds
+    ) -> None:
+        self.database = database
+        self.settings = settings
+        self.outbound: Outbound = outbound or Parked()
+        self.signer = signer
+        # Whoever builds both sets it: reports are letters, which come in here too.
+        self.reports: Reports | None = None
+        self.now = now
+        self._admission = Admission(database, directory, settings=settings, srs=srs, now=now)
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings for what comes from now on."""
+        self.settings = settings
+        self._admission.configure(settings)
+
+    @property
+    def signs(self) -> bool:
+        """Whether mail that leaves gets signatures."""
+        return self.signer is not None and self.signer.is_enabled
+
+    # -- mail of clients ----------------------------------------------------------------------
+
+    def admit(
+        self,
+        address: Address,
+        *,
+        size: int = 0,
+        may_relay: bool = False,
+        is_sandbox: bool = False,
+        is_bounce: bool = False,
+    ) -> Coroutine[Any, Any, Recipient]:
+        """The recipient that an address names; `size` octets are announced for it.
+
+        `is_bounce`: the reverse-path is null. Raises: Refusal for a user that is unknown, a
+        domain that is not ours (unless the client `may_relay`), an address that bounced too
+        often; OverQuota.
+        """
+        return self._admission.admit(
+            address, size=size, may_relay=may_relay, is_sandbox=is_sandbox, is_bounce=is_bounce
+        )
+
+    def receive(self, envelope: Envelope, origin: Origin, *, limit: int) -> StoredMessage:
+        """Take in the message of an envelope; it has `limit` octets at most."""
+        return StoredMessage(self, Spool(self.database, limit=limit), origin, envelope)
+
+    # -- letters of our own -------------------------------------------------------------------
+
+    async def submit(
+        self,
+        letter: bytes,
+        *,
+        reverse_path: Address | None,
+        recipients: Sequence[Address],
+        **options: Any,
+    ) -> str:
+        """Commit a letter and hand it over; `options` as for `prepare`. Its queue id.
+
+        Raises: Refusal when none of the recipients exists, and what the store raises.
+        """
+        acceptance = await self.prepare(
+            letter, reverse_path=reverse_path, recipients=recipients, **options
+        )
+        if acceptance is None:
+            raise refusal(USER_UNKNOWN)
+        await self.commit(acceptance)
+        return str(acceptance.received_as)
+
+    async def prepare(
+        self,
+        letter: bytes,
+        *,
+        reverse_path: Address | None,
+        recipients: Sequence[Address],
+        hostname: str = "",
+        account_id: int = 0,
+        notify: Notify = Notify.UNSET,
+        ret: str = "",
+        envid: str = "",
+        smtputf8: bool = False,
+        requiretls: bool = False,
+        sign: bool = True,
+        is_report: bool = False,
+        sent_copy: bool = False,
+    ) -> Acceptance | None:
+        """What writes a letter of our own, a whole message with CRLF line ends.
+
+        Recipients that are refused are left out; None: nobody is left. `is_report`: no quota
+        holds for it. `sent_copy`: one goes into the Sent mailbox of `account_id`. Raises:
+        StoreUnavailable, StoreFull.
+        """
+        admitted = await self._admitted(recipients, notify, is_bounce=reverse_path is None)
+        if not admitted:
+            return None
+        passing = Passing(is_signed=sign and self.signs)
+        spooled = await self._spool(passing.take(letter) + passing.close())
+        mail = Mail(
+            reverse_path,
+            body="8BITMIME",
+            ret=ret,
+            envid=envid,
+            smtputf8=smtputf8,
+            requiretls=requiretls,
+        )
+        queue_id, now = self.database.ids.next(), self.now()
+        plan = make_plan(None, Envelope(mail, admitted), queue_id=queue_id, now=now)
+        if is_report:
+            entries = tuple(replace(entry, is_exempt=True) for entry in plan.entries)
+            plan = replace(plan, entries=entries)
+        author = Author(hostname, account_id, sent_copy)
+        return await self.complete(plan, Arrival(mail, author, passing, spooled, now))
+
+    async def _admitted(
+        self, recipients: Sequence[Address], notify: Notify, *, is_bounce: bool
+    ) -> list[Recipient]:
+        found: list[Recipient] = []
+        for address in recipients:
+            try:
+                targets = await self._admission.resolve(
+                    address,
+                    may_relay=True,
+                    is_sandbox=self.settings.dev_mode,
+                    is_bounce=is_bounce,
+                )
+            except Refusal:
+                continue
+            found.append(Recipient(address, targets, notify))
+        return found
+
+    async def _spool(self, letter: bytes) -> Spooled:
+        spool = Spool(self.database, limit=len(letter))
+        try:
+            await spool.write(letter)
+            return await spool.finish()
+        except BaseException:
+            await spool.discard()
+            raise
+
+    # -- the write ----------------------------------------------------------------------------
+
+    async def complete(self, plan: DeliveryPlan, arrival: Arrival) -> Acceptance:
+        """The plan with signature and sender's copy, as one write."""
+        hashed = arrival.passing.hashed()
+        if plan.recipients and hashed is not None and self.signer is not None:
+            path = str(arrival.mail.reverse_path or "")
+            signature = await self.signer.sign(hashed, reverse_path=path)
+            plan = replace(plan, prefix=signature + plan.prefix)
+        if arrival.author.has_copy and arrival.author.account_id:
+            plan = await self._with_copy(plan, arrival)
+        message = message_of(plan, arrival, self.settings) if plan.recipients else None
+        return Acceptance(arrival.spooled, plan.entries, plan.queue_id, arrival.now, queue=message)
+
+    async def _with_copy(self, plan: DeliveryPlan, arrival: Arrival) -> DeliveryPlan:
+        """The plan, with an entry for the sender's own mailbox if he has one that lacks it."""
+        account_id, spooled = arrival.author.account_id, arrival.spooled
+        message_id = spooled.structure.message_id
+        mailbox = await self.database.read(
+            lambda connection: sent.place(connection, account_id, message_id, spooled.octets)
+        )
+        if mailbox is None:
+            return plan
+        # That the sender's account is full is no reason not to send.
+        copy = Entry(account_id, mailbox, flags=SEEN, internaldate=arrival.now, is_exempt=True)
+        return replace(plan, entries=(*plan.entries, copy))
+
+    async def announcements(self, plan: DeliveryPlan, arrival: Arrival) -> tuple[Acceptance, ...]:
+        """Reports of delivery for those who have a mailbox here (RFC 3461 §5.2.3)."""
+        if not plan.announced or arrival.mail.reverse_path is None or self.reports is None:
+            return ()
+        message = message_of(replace(plan, recipients=plan.announced), arrival, self.settings)
+        attempts = [delivered(recipient, arrival.now) for recipient in plan.announced]
+        return await self.reports.of(message, attempts, header=arrival.passing.header)
+
+    async def commit(self, acceptance: Acceptance, reports: Sequence[Acceptance] = ()) -> None:
+        """Write an acceptance, with reports in the same transaction; hand it to the runner.
+
+        Raises: NotFound, OverQuota, StoreUnavailable, StoreFull; nothing is written then.
+        """
+        message = acceptance.queue
+        lease = None
+        if message is not None:
+            lease = self.outbound.reserve(message, acceptance.content.octets)
+            if lease is not None:
+                acceptance = replace(acceptance, lease=lease)
+        try:
+            await self._write(acceptance, reports)
+        except BaseException:
+            if message is not None and lease is not None:
+                self.outbound.give_back(message)
+            raise
+        if message is not None and lease is not None:
+            self.outbound.take(message, acceptance.content.data, lease)
+        elif message is not None or any(report.queue is not None for report in reports):
+            self.outbound.wake()
+
+    async def _write(self, acceptance: Acceptance, reports: Sequence[Acceptance]) -> None:
+        octets = acceptance.content.octets
+        account_ids = _account_ids(acceptance, *reports)
+        if not reports:
+            await self.database.write_set(deliver, acceptance, accounts=account_ids, octets=octets)
+            return
+
+        def work(connection: Any) -> None:
+            answer = deliver(connection, [acceptance, *reports])[0]
+            if isinstance(answer, MailError):
+                raise answer
+
+        await self.database.write(work, accounts=account_ids, octets=octets)
+
+
+def _account_ids(*acceptances: Acceptance) -> list[int]:
+    return sorted({entry.account_id for each in acceptances for entry in each.entries})

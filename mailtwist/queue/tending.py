@@ -1,0 +1,153 @@
+"""What the queue needs now and then: leases kept and freed, delays told, messages expired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from mailtwist.errors import MailError
+from mailtwist.queue import verdict
+from mailtwist.queue.claimer import LEASE_US
+from mailtwist.queue.dispatch import Dispatch
+from mailtwist.queue.leadership import RENEW_S, Leadership
+from mailtwist.queue.recorder import Abandoned, Recorder
+from mailtwist.queue.schedule import SECOND, Rules
+from mailtwist.store.engine import Connection
+from mailtwist.store.queue import claims
+from mailtwist.store.queue.values import Message
+
+log = Logger()
+
+ATTEND_S: Final = 30.0
+RECLAIM_S: Final = 60.0
+ATTENDED: Final = 50
+# A message that expired while some of its recipients are held is looked at again after so long.
+HELD_US: Final = 600 * SECOND
+
+
+class Tending:
+    """``wake``: called when this process has become the one that runs the queue."""
+
+    def __init__(
+        self,
+        database: Any,
+        dispatch: Dispatch,
+        leadership: Leadership,
+        recorder: Recorder,
+        *,
+        rules: Rules,
+        clock: Any,
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._dispatch = dispatch
+        self._leadership = leadership
+        self._recorder = recorder
+        self._rules = rules
+        self._clock = clock
+        self._wake = wake
+        self._attended_at = 0.0
+        self._reclaimed_at = 0.0
+        self._working: Deferred[None] | None = None
+        self._timer = LoopingCall(self._begin)
+        self._timer.clock = clock
+
+    async def start(self) -> None:
+        """Take the lease if it is to be had."""
+        self._reclaimed_at = self._clock.seconds()
+        await self._leadership.renew()
+        if not self._leadership.is_held:
+            log.info("another process runs the queue; this one stands by")
+        self._timer.start(RENEW_S, now=False)
+
+    async def stop(self) -> None:
+        if self._timer.running:
+            self._timer.stop()
+        if self._working is not None:
+            await self._working
+
+    def _begin(self) -> None:
+        if self._working is not None:
+            return
+        working = self._working = Deferred.fromCoroutine(self._tend())
+        working.addErrback(_log_failure)
+        working.addCallback(self._ended)
+
+    def _ended(self, _: None) -> None:
+        self._working = None
+
+    async def _tend(self) -> None:
+        if await self._leadership.renew():
+            self._wake()
+        if not self._leadership.is_held:
+            return
+        now = self._clock.seconds()
+        await self._renew()
+        if now - self._attended_at >= ATTEND_S:
+            self._attended_at = now
+            await self.attend()
+        if now - self._reclaimed_at >= RECLAIM_S:
+            self._reclaimed_at = now
+            await self._leadership.reclaim()
+
+    async def _renew(self) -> None:
+        """Prolong leases at half-time: of messages in long lanes, and of slow deliveries."""
+        now = self._dispatch.now()
+        jobs = [job for job in self._dispatch.jobs if job.lease_until - now < LEASE_US // 2]
+        if not jobs:
+            return
+        until = now + LEASE_US
+        keys = [key for job in jobs for key in job.keys]
+        node_id = self._database.ids.node_id
+        await self._database.write(lambda c: claims.renew(c, keys, until, node_id))
+        for job in jobs:
+            job.lease_until = until
+
+    async def attend(self) -> None:
+        """Tell of delays and return what expired. Raises: MailError, Abandoned."""
+        while True:
+            messages = await self._database.write(self._claim)
+            for message in messages:
+                await self._attend_to(message)
+            if len(messages) < ATTENDED:
+                return
+
+    def _claim(self, connection: Connection) -> list[Message]:
+        now = self._dispatch.now()
+        return claims.attend(
+            connection,
+            node_id=self._database.ids.node_id,
+            now=now,
+            lease_until=now + LEASE_US,
+            limit=ATTENDED,
+        )
+
+    async def _attend_to(self, message: Message) -> None:
+        now = self._dispatch.now()
+        if now >= message.expires_at:
+            attend_at = now + HELD_US
+            attempts = [verdict.given_up(recipient, now) for recipient in message.recipients]
+        else:
+            attend_at = message.expires_at
+            attempts = [
+                verdict.untried(
+                    recipient,
+                    now=now,
+                    is_warned=verdict.must_warn(message, recipient, self._rules, now),
+                )
+                for recipient in message.recipients
+            ]
+        await self._recorder.record(message, tuple(attempts), attend_at=attend_at)
+
+
+def _log_failure(failure: Any) -> None:
+    if failure.check(Abandoned):
+        return
+    if failure.check(MailError):
+        log.info("tending the queue put off", detail=str(failure.value))
+    else:
+        log.failure("tending the queue failed", failure)
