@@ -25,9 +25,8 @@ from zope.interface import implementer
 
 from mailtwist.errors import MailError
 from mailtwist.mail.address import Address, parse_path
-from mailtwist.smtp.acceptance import StoredMailboxes
-from mailtwist.smtp.envelope import Envelope, Origin, Recipient
-from mailtwist.smtp.grammar import Mail
+from mailtwist.queue.envelope import Envelope, Mail, Origin, Recipient
+from mailtwist.queue.intake import Intake
 from mailtwist.smtp.session import Identity
 
 
@@ -37,13 +36,13 @@ class StoreDelivery:
 
     def __init__(
         self,
-        mailboxes: StoredMailboxes,
+        intake: Intake,
         *,
         hostname: str,
         max_size: int,
         login: Identity | None = None,
     ) -> None:
-        self.mailboxes = mailboxes
+        self.intake = intake
         self.hostname = hostname
         self.max_size = max_size
         self.login = login
@@ -64,7 +63,9 @@ class StoreDelivery:
         if address is None:
             raise SMTPBadRcpt(user, 501, "Invalid address")
         try:
-            recipient = await self.mailboxes.admit(address, may_relay=self.login is not None)
+            recipient = await self.intake.admit(
+                address, may_relay=self.login is not None, is_bounce=_address(user.orig) is None
+            )
         except MailError as error:
             raise SMTPBadRcpt(user, error.code, error.text) from error
         return lambda: self._message(user, recipient)
@@ -78,9 +79,12 @@ class StoreDelivery:
             helo=_text(helo),
             protocol="ESMTP",
             is_tls=False,
+            account_id=self.login.account_id if self.login else 0,
+            is_authenticated=self.login is not None,
+            may_relay=self.login is not None,
         )
         envelope = Envelope(Mail(_address(user.orig)), [recipient])
-        return StoreMessage(self.mailboxes, envelope, origin, self.max_size)
+        return StoreMessage(self.intake, envelope, origin, self.max_size)
 
     def receivedHeader(  # noqa: N802
         self, helo: tuple[bytes, bytes], origin: StockAddress, recipients: list[User]
@@ -93,10 +97,8 @@ class StoreDelivery:
 class StoreMessage:
     """One message for one recipient, fed line by line."""
 
-    def __init__(
-        self, mailboxes: StoredMailboxes, envelope: Envelope, origin: Origin, limit: int
-    ) -> None:
-        self._incoming = mailboxes.receive(envelope, origin, limit=limit)
+    def __init__(self, intake: Intake, envelope: Envelope, origin: Origin, limit: int) -> None:
+        self._incoming = intake.receive(envelope, origin, limit=limit)
         # Lines come without waiting; the writes of large messages follow one another.
         self._last: Deferred[None] = Deferred()
         self._last.callback(None)

@@ -7,13 +7,13 @@ earns, and the act. To add a command, add a row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mailtwist.errors import MailError
 from mailtwist.mail.reply import Reply
+from mailtwist.queue.envelope import Envelope, Mail
 from mailtwist.smtp import grammar, replies, sasl
-from mailtwist.smtp.envelope import Envelope
 from mailtwist.smtp.extensions import announced, may_log_in
 
 if TYPE_CHECKING:
@@ -130,17 +130,21 @@ async def helo(session: Session, name: str) -> Reply:
 # -- the transaction ------------------------------------------------------------------------
 
 
-async def mail(session: Session, arguments: grammar.Mail) -> Reply:
+async def mail(session: Session, arguments: Mail) -> Reply:
+    if arguments.is_extended and not session.esmtp:
+        return replies.ESMTP_ONLY
     # RFC 1870 §6.1
     if arguments.size > session.terms.max_size:
         return replies.too_large(session.terms.max_size, arguments.size)
+    if arguments.requiretls and not session.tls:
+        return replies.REQUIRETLS_NEEDS_TLS
     if session.login is not None and not _owns(session, arguments):
         return replies.NOT_YOUR_ADDRESS
     session.envelope = Envelope(arguments)
     return replies.SENDER_OK
 
 
-def _owns(session: Session, arguments: grammar.Mail) -> bool:
+def _owns(session: Session, arguments: Mail) -> bool:
     """Whether the login may send as this address; anyone may use the null path (for an MDN)."""
     path = arguments.reverse_path
     assert session.login is not None
@@ -153,16 +157,23 @@ def _owns(session: Session, arguments: grammar.Mail) -> bool:
 async def rcpt(session: Session, arguments: grammar.Rcpt) -> Reply:
     envelope = session.envelope
     assert envelope is not None
+    if arguments.is_extended and not session.esmtp:
+        return replies.ESMTP_ONLY
+    if arguments.is_utf8 and not envelope.mail.smtputf8:
+        return replies.UTF8_NOT_DECLARED
     try:
         recipient = await session.mailboxes.admit(
             arguments.forward_path,
             size=envelope.mail.size,
             may_relay=session.may_relay,
             is_sandbox=session.terms.dev_mode,
+            is_bounce=envelope.reverse_path is None,
         )
     except MailError as error:
         session.log_refused_recipient(arguments.forward_path, envelope, error)
         raise
+    if arguments.is_extended:
+        recipient = replace(recipient, notify=arguments.notify, orcpt=arguments.orcpt)
     envelope.recipients.append(recipient)
     return replies.RECIPIENT_OK
 

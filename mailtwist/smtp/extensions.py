@@ -39,6 +39,11 @@ def may_log_in(session: Session) -> bool:
     return session.tls or (terms.plaintext_logins and is_loopback(session.client_address))
 
 
+def _requiretls(session: Session) -> str | None:
+    # RFC 8689 §2: offered only where TLS is active.
+    return "" if session.tls else None
+
+
 def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
@@ -47,8 +52,11 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension("PIPELINING", always),  # RFC 2920
     Extension("SIZE", lambda session: str(session.terms.max_size)),  # RFC 1870
     Extension("8BITMIME", always),  # RFC 6152
+    Extension("SMTPUTF8", always),  # RFC 6531
     Extension("ENHANCEDSTATUSCODES", always),  # RFC 2034
+    Extension("DSN", always),  # RFC 3461
     Extension("STARTTLS", _starttls),  # RFC 3207
+    Extension("REQUIRETLS", _requiretls),  # RFC 8689
     Extension("AUTH", _auth),  # RFC 4954
     Extension("HELP", always),  # RFC 5321 §4.1.1.8
 )

@@ -56,15 +56,16 @@ AUTH_CANCELLED = Reply(501, "5.7.0", "Authentication cancelled")
 AUTH_BAD_RESPONSE = Reply(501, "5.5.2", "Invalid authentication response")
 AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 BAD_CREDENTIALS = Reply(535, "5.7.8", "Authentication credentials invalid")
+REQUIRETLS_NEEDS_TLS = Reply(530, "5.7.4", "REQUIRETLS requires an active TLS connection")
 NOT_YOUR_ADDRESS = Reply(553, "5.7.1", "Sender address rejected: not owned by the login")
 
 # -- a message ------------------------------------------------------------------------------
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 TOO_MANY_REFUSED = Reply(421, "4.7.0", "Too many refused recipients")
-USER_UNKNOWN = Reply(550, "5.1.1", "User unknown")
-RELAY_DENIED = Reply(554, "5.7.1", "Relay access denied")
+ESMTP_ONLY = Reply(555, "5.5.4", "Parameters need EHLO")
+# RFC 6531 §3.5
+UTF8_NOT_DECLARED = Reply(553, "5.6.7", "Address beyond ASCII needs SMTPUTF8")
 BARE_IN_MESSAGE = Reply(550, "5.6.11", "Message has a CR or LF that is no line end")
-TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this message loops")
 LOCAL_ERROR = Reply(451, "4.3.0", "Local error in processing, try again later")
 
 CONSTANTS = tuple(value for value in list(globals().values()) if isinstance(value, Reply))

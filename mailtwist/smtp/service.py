@@ -9,8 +9,8 @@ from mailtwist.config import Listener, Settings
 from mailtwist.net.counters import Connections
 from mailtwist.net.factory import SessionFactory
 from mailtwist.policy.relay import AllowedRelays
+from mailtwist.queue.intake import Intake
 from mailtwist.smtp import replies
-from mailtwist.smtp.acceptance import Directory, StoredMailboxes
 from mailtwist.smtp.protocol import builder
 from mailtwist.smtp.session import Logins, Terms
 
@@ -26,8 +26,7 @@ _REFUSALS = {
 class Parts:
     """What all listeners share."""
 
-    database: Any  # store.database.Database, or Inline
-    directory: Directory
+    intake: Intake
     authenticator: Logins
     tls: Any  # its `creator` is an IOpenSSLServerConnectionCreator; None: no TLS
     settings: Settings
@@ -39,12 +38,12 @@ class SMTPFactory(SessionFactory):
     """The factory of one listener; `configure` gives it other settings in place."""
 
     def __init__(self, listener: Listener, parts: Parts) -> None:
-        self.mailboxes = StoredMailboxes(parts.database, parts.directory)
+        self.intake = parts.intake
         self.configure(listener, parts)
         super().__init__(
             builder(
                 lambda: self.terms,
-                mailboxes=self.mailboxes,
+                mailboxes=self.intake,
                 logins=parts.authenticator,
                 tls=lambda: self.tls,
             ),

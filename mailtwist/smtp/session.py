@@ -17,8 +17,9 @@ from mailtwist.errors import MailError
 from mailtwist.mail.address import Address
 from mailtwist.mail.reply import Reply
 from mailtwist.mail.trace import protocol_name
+from mailtwist.queue.envelope import Envelope, Origin, Recipient
+from mailtwist.queue.refusals import RELAY_DENIED, USER_UNKNOWN
 from mailtwist.smtp import commands, replies
-from mailtwist.smtp.envelope import Envelope, Origin, Recipient
 from mailtwist.smtp.machine import Block, Violation
 from mailtwist.smtp.sasl import Exchange
 
@@ -27,7 +28,6 @@ MAX_ERRORS = 20
 MAX_UNKNOWN = 5
 # Recipients that may be refused in a session: more is a dictionary being tried.
 MAX_REFUSED = 100
-_REFUSED_RECIPIENT = (replies.USER_UNKNOWN, replies.RELAY_DENIED)
 
 
 class Networks(Protocol):
@@ -84,7 +84,7 @@ class Mailboxes(Protocol):
     """Where mail goes: recipients are admitted, messages received."""
 
     async def admit(
-        self, address: Address, *, size: int, may_relay: bool, is_sandbox: bool
+        self, address: Address, *, size: int, may_relay: bool, is_sandbox: bool, is_bounce: bool
     ) -> Recipient:
         """The recipient that an address names. Raises: MailError."""
 
@@ -150,6 +150,7 @@ class Session:
         self.login: Identity | None = None
         self.envelope: Envelope | None = None
         self.exchange: Exchange | None = None
+        self._is_relay: bool | None = None
 
     def forget(self) -> None:
         """Back to the state after the greeting (RFC 3207 §4.2)."""
@@ -160,7 +161,12 @@ class Session:
     @property
     def may_relay(self) -> bool:
         """Whether the client may send to foreign domains."""
-        return self.login is not None or self.client_address in self.terms.relays
+        if self.login is not None:
+            return True
+        if self._is_relay is None:
+            # Networks are compared one by one, and neither side ever changes in a session.
+            self._is_relay = self.client_address in self.terms.relays
+        return self._is_relay
 
     @property
     def receiving(self) -> bool:
@@ -228,7 +234,8 @@ class Session:
             self.unknown += 1
             if self.unknown >= MAX_UNKNOWN:
                 return replies.TOO_MANY_UNKNOWN
-        if reply in _REFUSED_RECIPIENT:
+        # A suppressed address has the status of an unknown one.
+        if reply.status == USER_UNKNOWN.status or reply == RELAY_DENIED:
             self.refused += 1
             return replies.TOO_MANY_REFUSED if self.refused >= MAX_REFUSED else reply
         self.errors += 1
@@ -256,20 +263,27 @@ class Session:
     def start_message(self, envelope: Envelope) -> None:
         """What follows is the message of this envelope."""
         limit = self.terms.max_size
-        self.message = Message(self.mailboxes.receive(envelope, self._origin(), limit=limit))
+        origin = self._origin(envelope)
+        self.message = Message(self.mailboxes.receive(envelope, origin, limit=limit))
         self.wire.start_message()
 
-    def _origin(self) -> Origin:
+    def _origin(self, envelope: Envelope) -> Origin:
         return Origin(
             hostname=self.terms.hostname,
             session_id=self.session_id,
             client_address=self.client_address,
             helo=self.helo,
             protocol=protocol_name(
-                is_esmtp=self.esmtp, is_tls=self.tls, is_authenticated=self.login is not None
+                is_esmtp=self.esmtp,
+                is_tls=self.tls,
+                is_authenticated=self.login is not None,
+                is_utf8=envelope.mail.smtputf8,
             ),
             is_tls=self.tls,
             is_sandbox=self.terms.dev_mode,
+            account_id=self.login.account_id if self.login is not None else 0,
+            is_authenticated=self.login is not None,
+            may_relay=self.may_relay,
         )
 
     async def _block(self, block: Block) -> None:

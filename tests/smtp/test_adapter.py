@@ -9,10 +9,8 @@ from twisted.internet.testing import StringTransport
 from twisted.mail.smtp import ESMTP, IMessageDelivery
 
 from mailtwist.policy.realm import make_portal
-from mailtwist.smtp.acceptance import StoredMailboxes
 from mailtwist.smtp.adapter import StoreDelivery
 from mailtwist.store.database import Inline
-from mailtwist.store.directory import Directory
 from tests.support.smtp_server import FakeLogins, Server
 
 
@@ -21,8 +19,8 @@ class Stock:
 
     def __init__(self, store: Inline, max_size: int = 100_000) -> None:
         self.server = Server(store)
-        mailboxes = StoredMailboxes(store, Directory(store, self.server.settings))
-        delivery = StoreDelivery(mailboxes, hostname="mail.example.com", max_size=max_size)
+        intake = self.server.parts.intake
+        delivery = StoreDelivery(intake, hostname="mail.example.com", max_size=max_size)
         self.protocol = ESMTP()
         self.protocol.noisy = False
         self.protocol.delivery = delivery
@@ -61,12 +59,11 @@ def test_the_stock_server_stores_nothing_of_a_lost_connection(store: Inline) -> 
 
 def test_a_portal_of_twisted_cred_may_check_the_logins_of_our_protocol(store: Inline) -> None:
     server = Server(store, ["tls", "submissions"])
-    mailboxes = StoredMailboxes(store, Directory(store, server.settings))
     portal = make_portal(
         FakeLogins(),  # type: ignore[arg-type]
         {
             IMessageDelivery: lambda login: StoreDelivery(
-                mailboxes, hostname="mail.example.com", max_size=1000, login=login
+                server.parts.intake, hostname="mail.example.com", max_size=1000, login=login
             )
         },
         service="submissions",

@@ -14,7 +14,7 @@ from mailtwist.errors import Refusal
 from mailtwist.mail.address import Address
 from mailtwist.net.counters import Connections
 from mailtwist.net.factory import SessionFactory
-from mailtwist.smtp.envelope import Envelope, Origin, Recipient
+from mailtwist.queue.envelope import Envelope, Origin, Recipient
 from mailtwist.smtp.protocol import MailESMTP
 from mailtwist.smtp.session import Terms
 from tests.support.smtp_server import FakeLogins

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from mailtwist.errors import StoreFull, StoreUnavailable
 from mailtwist.store.database import Inline
+from mailtwist.store.queue import suppression
 from mailtwist.store.tables import message
 from tests.support.delayed import Failing
 from tests.support.smtp_server import Server
@@ -30,6 +31,22 @@ def deliver(peer: Peer) -> bytes:
     assert b"354 " in peer.received()
     peer.send(MESSAGE)
     return peer.received()
+
+
+def test_a_list_with_many_suppressed_members_is_not_cut_off(serve: Serve) -> None:
+    server = serve("loopback")
+    with server.database.engine.write() as connection:
+        for n in range(30):
+            bounce = (f"u{n}@far.test", "550 5.1.1 gone", 1, 1)
+            suppression.count(connection, [bounce] * 3)
+    peer = server.connect()
+    peer.send(b"EHLO client\r\nMAIL FROM:<a@example.org>\r\n")
+    peer.received()
+    peer.send(b"".join(b"RCPT TO:<u%d@far.test>\r\n" % n for n in range(30)))
+    refusal = b"550 5.1.1 Address suppressed after 3 hard bounces\r\n"
+    assert peer.received() == refusal * 30
+    assert peer.ask(b"RCPT TO:<other@far.test>") == b"250 2.1.5 OK\r\n"
+    peer.hang_up()
 
 
 # -- limits -----------------------------------------------------------------------------------
@@ -232,13 +249,15 @@ def test_the_log_has_one_line_for_a_message_and_never_a_password(serve: Serve, l
     peer = server.connect()
     peer.send(b"EHLO client\r\nAUTH PLAIN AGFsaWNlQGV4YW1wbGUuY29tAHdyb25n\r\n")
     peer.send(b"AUTH PLAIN AGFsaWNlQGV4YW1wbGUuY29tAHNlY3JldA==\r\n")
-    peer.send(b"MAIL FROM:<alice@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n" + MESSAGE)
+    peer.send(b"MAIL FROM:<alice@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n")
+    message = b"Date: Fri, 1 Jan 2027 00:00:00 +0000\r\nMessage-ID: <a@b>\r\n" + MESSAGE
+    peer.send(message)
     assert b"queued as" in peer.received()
     events = [each for each in logged if each["log_format"] == "message accepted"]
     assert len(events) == 1
     assert events[0]["session"] == peer.protocol.session_id
     assert events[0]["reverse_path"] == "alice@example.com"
-    assert (events[0]["recipients"], events[0]["octets"]) == (1, len(MESSAGE) - 3)
+    assert (events[0]["recipients"], events[0]["octets"]) == (1, len(message) - 3)
     for event in logged:
         said = repr({k: v for k, v in event.items() if not k.startswith("log_")})
         assert "secret" not in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -14,9 +14,13 @@ from mailtwist.config import Listener, Settings
 from mailtwist.config.settings import Auth, Tls
 from mailtwist.errors import Refusal
 from mailtwist.net.counters import Connections
+from mailtwist.queue.intake import Intake
 from mailtwist.smtp.service import Parts, make_factory
 from mailtwist.store import accounts, content
 from mailtwist.store.directory import Directory
+from mailtwist.store.queue import values
+from mailtwist.store.queue.tables import queue_message, queue_recipient
+from mailtwist.store.queue.values import Message
 from mailtwist.store.tables import account, email
 from tests.support.transcript import Peer, Wire
 
@@ -51,7 +55,9 @@ class FakeTls:
 class Server:
     """One listener. `given` are the words of a transcript's @given lines."""
 
-    def __init__(self, database: Any, given: Iterable[str] = (), **parts: Any) -> None:
+    def __init__(
+        self, database: Any, given: Iterable[str] = (), *, intake: Any = (), **parts: Any
+    ) -> None:
         self.given = tuple(given)
         self.database = database
         self.clock = Clock()
@@ -68,8 +74,12 @@ class Server:
                 quota = int(self.value("quota", 0))
                 accounts.set_quota(connection, alice.account_id, octets=quota)
         values: dict[str, Any] = {
-            "database": database,
-            "directory": Directory(database, self.settings),
+            "intake": Intake(
+                database,
+                Directory(database, self.settings),
+                settings=self.settings,
+                **dict(intake),
+            ),
             "authenticator": self.logins,
             "tls": FakeTls if "tls" in self.given else None,
             "settings": self.settings,
@@ -92,19 +102,29 @@ class Server:
 
     def stored(self, address: str) -> list[bytes]:
         """The messages of an account, whole, in the order of their arrival."""
-        with self.database.engine.read() as connection:
-            rows = connection.execute(
-                select(email.c.prefix, email.c.content_id, email.c.octets)
-                .join(account, account.c.account_id == email.c.account_id)
-                .where(account.c.username == address)
-                .order_by(email.c.email_id)
-            ).all()
-            return [
-                bytes(row.prefix) + _whole(connection, row.content_id, row.octets) for row in rows
-            ]
+        return stored(self.database.engine, address)
 
     def hooks(self) -> dict[str, Callable[..., None]]:
-        return {"stored": self._stored, "received": self._received, "content": self._content}
+        return {
+            "stored": self._stored,
+            "received": self._received,
+            "content": self._content,
+            "queued": self._queued,
+        }
+
+    def queued(self) -> list[Message]:
+        """The messages in the queue, in the order of their arrival."""
+        with self.database.engine.read() as connection:
+            return queued(connection)
+
+    def _queued(self, *words: str) -> None:
+        found = [
+            word
+            for message in self.queued()
+            for recipient in message.recipients
+            for word in (recipient.address, recipient.destination)
+        ]
+        assert found == list(words)
 
     def _stored(self, address: str, count: str) -> None:
         assert len(self.stored(address)) == int(count), f"{address} does not have {count}"
@@ -118,6 +138,39 @@ class Server:
         wanted = text.encode().decode("unicode_escape").encode("latin-1")
         trace = b"Delivered-To: %b\r\n" % address.encode()
         assert self.stored(address)[-1].endswith(trace + wanted)
+
+
+def stored(engine: Any, address: str) -> list[bytes]:
+    """The messages of an account, whole, in the order of their arrival."""
+    with engine.read() as connection:
+        rows = connection.execute(
+            select(email.c.prefix, email.c.content_id, email.c.octets)
+            .join(account, account.c.account_id == email.c.account_id)
+            .where(account.c.username == address)
+            .order_by(email.c.email_id)
+        ).all()
+        return [bytes(row.prefix) + _whole(connection, row.content_id, row.octets) for row in rows]
+
+
+def queued(connection: Any) -> list[Message]:
+    """Every message in the queue as it was given, whatever became of it."""
+    messages = connection.execute(select(queue_message).order_by("queue_id")).mappings().all()
+    recipients = connection.execute(select(queue_recipient).order_by("n")).mappings().all()
+    return [
+        Message(
+            **{name: row[name] for name in _FIELDS if name != "recipients"},
+            recipients=tuple(
+                values.Recipient(**{name: each[name] for name in _RECIPIENT_FIELDS})
+                for each in recipients
+                if each["queue_id"] == row["queue_id"]
+            ),
+        )
+        for row in messages
+    ]
+
+
+_FIELDS = [field.name for field in fields(Message)]
+_RECIPIENT_FIELDS = [field.name for field in fields(values.Recipient)]
 
 
 def _whole(connection: Any, content_id: int, octets: int) -> bytes:
