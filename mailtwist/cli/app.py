@@ -23,9 +23,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("config", "config", "Show, check and explain the configuration."),
     "db": ("db", "db", "Upgrade and check the database."),
     "dev": ("dev", "dev", "Run a ready sandbox server in the foreground."),
+    "dkim": ("dkim", "dkim", "List and rotate the keys that sign outgoing mail."),
+    "dns": ("dns", "dns", "Print the DNS records of a domain, each with its reason."),
     "domain": ("domain", "domain", "Add, list and remove local domains."),
     "import": ("importing", "import_", "Import a Maildir, an mbox or a folder of .eml files."),
     "init": ("init", "init", "Make the data folder and the database."),
+    "queue": ("queue", "queue", "Look at outgoing mail, retry it, hold it, delete it."),
     "send-test": ("send_test", "send_test", "Send a test message and wait for the outcome."),
     "serve": ("serve", "serve", "Run the server in the foreground."),
 }

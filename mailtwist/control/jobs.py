@@ -1,7 +1,8 @@
 """Housekeeping that one node does for all, in small steps, while it holds the lease.
 
-Removed: what is left of removed accounts, and counts of bad logins that mean nothing any
-more. (Octets that nothing refers to are the database's own business.)
+Removed: what is left of removed accounts, counts of bad logins that mean nothing any more,
+and messages of the queue that are long finished. (Octets that nothing refers to are the
+database's own business.)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mailtwist.policy.lockout import WINDOW_S
 from mailtwist.store import accounts, failures, lease, mailboxes
 from mailtwist.store.database import Database
 from mailtwist.store.engine import Connection
+from mailtwist.store.queue import sweep
 
 log = Logger()
 
@@ -29,11 +31,15 @@ ACCOUNT_ROWS: Final = 500
 
 
 class Housekeeping:
-    """Runs the housekeeping once a minute; ``clock`` is the reactor's."""
+    """Runs the housekeeping once a minute; ``clock`` is the reactor's.
 
-    def __init__(self, database: Database, clock: Any) -> None:
+    ``keeps_delivered``: ``queue.keep_delivered_messages``.
+    """
+
+    def __init__(self, database: Database, clock: Any, *, keeps_delivered: bool = False) -> None:
         self._database = database
         self._clock = clock
+        self._keeps_delivered = keeps_delivered
         self._timer = LoopingCall(self._begin)
         self._timer.clock = clock
         self._running: Deferred[None] | None = None
@@ -89,4 +95,4 @@ class Housekeeping:
         for account_id, mailbox_id in mailboxes.deleted(connection, 1):
             mailboxes.remove_step(connection, account_id, mailbox_id, ACCOUNT_ROWS)
             return True
-        return False
+        return not sweep.step(connection, now, self._keeps_delivered)

@@ -25,6 +25,8 @@ from mailtwist.errors import ConfigError
 from mailtwist.net.counters import Connections
 from mailtwist.policy.auth import Authenticator
 from mailtwist.policy.hashing import Threads
+from mailtwist.queue.assembly import Mail
+from mailtwist.store import secrets
 from mailtwist.store.database import Database
 from mailtwist.store.directory import Directory
 from mailtwist.store.engine import Engine, open_engine
@@ -50,6 +52,7 @@ class Runtime:
     database: Database
     snapshots: Snapshots
     directory: Directory
+    mail: Mail
     authenticator: Authenticator
     certificates: Certificates
     health: StoreHealth
@@ -71,6 +74,7 @@ class Runtime:
         )
         self._named_pair: tuple[bytes, bytes] | None = None
         self._derivation = Threads(reactor)
+        self._signing = Threads(reactor, name="signatures")
         self._started = False
 
     # -- the steps of a start ---------------------------------------------------------------
@@ -94,6 +98,7 @@ class Runtime:
         pair = self._named_pair or selfsigned.load_or_make(
             self.data_dir, self._hostnames(), datetime.now(UTC)
         )
+        self._secrets = secrets.load_or_make(self.data_dir)
         min_version = self.settings.tls.min_version
         self.certificates = Certificates(pair[0], pair[1], min_version)
         self.engine = open_engine(self.settings.database_url)
@@ -106,6 +111,14 @@ class Runtime:
         self.database = Database(self.engine, reactor=self.reactor)
         self.snapshots = Snapshots(self.database)
         self.directory = Directory(self.database, settings)
+        self.mail = Mail(
+            self.database,
+            self.directory,
+            settings=settings,
+            reactor=self.reactor,
+            secrets=self._secrets,
+            threads=self._signing,
+        )
         self.authenticator = Authenticator(
             self.database,
             clock=self.reactor,
@@ -114,12 +127,16 @@ class Runtime:
             default_domain=settings.domains[0] if settings.domains else "",
         )
         self.health = StoreHealth(self.database, self.reactor)
-        self._housekeeping = Housekeeping(self.database, self.reactor)
+        self._housekeeping = Housekeeping(
+            self.database, self.reactor, keeps_delivered=settings.queue.keep_delivered_messages
+        )
 
     async def start(self) -> None:
         """Open the store and then the listeners. Raises: MailError."""
         await self.database.start()
         self._started = True
+        # Before the first message comes in: it can leave at once.
+        await self.mail.start()
         await self.listeners.reconcile(self.settings.listeners)
         self._housekeeping.start()
         # What exists now lives as long as the process: the collector need not look at it.
@@ -131,9 +148,11 @@ class Runtime:
         await self.listeners.stop(DRAIN_S)
         if self._started:
             self._started = False
+            await self.mail.stop(DRAIN_S)
             await self._housekeeping.stop()
             await self.database.close()
         self._derivation.close()
+        self._signing.close()
 
     # -- the front-ends ---------------------------------------------------------------------
 
@@ -160,8 +179,7 @@ def _smtp_parts(runtime: Runtime) -> Any:
     from mailtwist.smtp.service import Parts
 
     return Parts(
-        database=runtime.database,
-        directory=runtime.directory,
+        intake=runtime.mail.intake,
         authenticator=runtime.authenticator,
         tls=runtime.certificates,
         settings=runtime.settings,

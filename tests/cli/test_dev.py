@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mailtwist.cli import sandbox as marking
 from mailtwist.cli.commands.dev import _places
 from tests.cli.sandbox import Sandbox, announced_by
 
@@ -103,3 +104,15 @@ def test_the_lines_to_paste_name_an_address_where_all_interfaces_are_bound() -> 
         "imaps": "[::1]:2993",
         "http": "[::1]:6336",
     }
+
+
+def test_the_mark_of_a_sandbox_counts_while_it_runs(tmp_path: Path) -> None:
+    marking.mark(tmp_path, is_on=True)
+    assert marking.is_running(tmp_path)
+    marking.mark(tmp_path, is_on=False)
+    assert not marking.is_running(tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for left in (str(ended.pid), "", "x", "9" * 30):
+        (tmp_path / marking.FILE).write_text(left)
+        assert not marking.is_running(tmp_path)

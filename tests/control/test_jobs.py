@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 
 from mailtwist.control.jobs import EVERY_S, LEASE, LEASE_S, PAUSE_S, Housekeeping
 from mailtwist.store import accounts, failures, lease
+from tests.queue.fakes import Post, World
 from tests.support.now import now
 
 
@@ -79,3 +80,16 @@ def test_it_runs_by_itself_and_gives_the_lease_back(database, engine, clock):
     assert count(engine, "lease") == 0
     clock.advance(10 * EVERY_S)
     assert count(engine, "lease") == 0
+
+
+def test_messages_of_the_queue_go_a_week_after_their_end(database, engine, clock):
+    post = Post(database, World(clock))
+    now(post.runner.run_once(post.submit("bob@far.example")))
+    assert count(engine, "queue_message") == count(engine, "queue_attempt") == 1
+    clock.advance(6 * 86400)
+    now(Housekeeping(database, clock).sweep())
+    assert count(engine, "queue_message") == 1
+    clock.advance(86400 + 1)
+    now(Housekeeping(database, clock).sweep())
+    assert count(engine, "queue_message") == count(engine, "queue_recipient") == 0
+    assert count(engine, "queue_attempt") == 0

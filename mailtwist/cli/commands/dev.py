@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mailtwist.cli import sandbox
 from mailtwist.cli.archives import Archived
 from mailtwist.cli.commands.account import generated_password
 from mailtwist.cli.commands.serve import bound
@@ -57,6 +58,7 @@ def dev(context: Context, send: bool, as_json: bool) -> None:
     context.options.update(options)
     with context.store() as engine:
         credentials = _prepared(engine, settings)
+    sandbox.mark(Path(settings.data_dir), is_on=settings.dev_mode)
     from twisted.internet import reactor
 
     from mailtwist.control.services import serve
