@@ -10,9 +10,15 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import workloads
+from benchmarks import outgoing, workloads
 from benchmarks.server import Server
 
+# These start servers of their own: they differ in their settings.
+OWN_SERVERS: dict[str, Callable[[str], Iterator[workloads.Row]]] = {
+    "outgoing": outgoing.relay,
+    "outgoing-dead": outgoing.dead,
+    "outgoing-dkim": outgoing.dkim,
+}
 WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
     "idle": workloads.idle,
     "inbound": workloads.inbound,
@@ -23,20 +29,28 @@ WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
 
 
 def main() -> None:
+    names = [*WORKLOADS, *OWN_SERVERS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workload", nargs="*", help=f"of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("workload", nargs="*", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--database-url", default="", help="instead of SQLite: an empty database")
     options = parser.parse_args()
-    unknown = set(options.workload) - set(WORKLOADS)
+    unknown = set(options.workload) - set(names)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     write = sys.stdout.write
     write("| workload | case | metric | figure | unit |\n| --- | --- | --- | ---: | --- |\n")
-    for name in options.workload or WORKLOADS:
-        with Server(database_url=options.database_url) as server:
-            for case, metric, figure, unit in WORKLOADS[name](server):
-                write(f"| {name} | {case} | {metric} | {figure:,.3g} | {unit} |\n")
-                sys.stdout.flush()
+    for name in options.workload or names:
+        for case, metric, figure, unit in _rows(name, options.database_url):
+            write(f"| {name} | {case} | {metric} | {figure:,.3g} | {unit} |\n")
+            sys.stdout.flush()
+
+
+def _rows(name: str, database_url: str) -> Iterator[workloads.Row]:
+    if name in OWN_SERVERS:
+        yield from OWN_SERVERS[name](database_url)
+        return
+    with Server(database_url=database_url) as server:
+        yield from WORKLOADS[name](server)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,16 +25,24 @@ STOP_S = 30.0
 class Server:
     """One mailtwist process; a context manager that stops it and removes its folder."""
 
-    def __init__(self, *, accounts: int = 10, database_url: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        accounts: int = 10,
+        database_url: str = "",
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mailtwist-bench-"))
         self.accounts = [f"user{n}@{DOMAIN}" for n in range(accounts)]
         self.ports: dict[str, int] = {}
         self._bin = Path(sys.executable).parent
         self._config = self.folder / "mailtwist.yaml"
-        settings = {
+        data_dir = self.folder / "data"
+        self.url = database_url or f"sqlite:///{data_dir}/mailtwist.db"
+        given = {
             "hostname": "mx.bench.test",
             "domains": [DOMAIN],
-            "data_dir": str(self.folder / "data"),
+            "data_dir": str(data_dir),
             "database_url": database_url,
             "listeners": [
                 {"protocol": protocol, "address": f"{HOST}:0"}
@@ -42,8 +51,9 @@ class Server:
             "auth": {"allow_plaintext": True},
             "max_message_size": 64 << 20,
             "limits": {"connections_per_address": 20000},
+            **(settings or {}),
         }
-        self._config.write_text(json.dumps(settings))  # JSON is YAML
+        self._config.write_text(json.dumps(given))  # JSON is YAML
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

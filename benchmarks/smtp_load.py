@@ -12,10 +12,13 @@ from benchmarks.server import HOST
 LIMIT_S = 120.0
 
 
-def body(octets: int) -> bytes:
+SENDER = "sender@example.org"
+
+
+def body(octets: int, sender: str = SENDER) -> bytes:
     """Make a message of about this size, ready for DATA."""
     head = (
-        b"From: sender@example.org\r\nTo: user@bench.test\r\nSubject: load\r\n"
+        b"From: " + sender.encode() + b"\r\nTo: user@bench.test\r\nSubject: load\r\n"
         b"Date: Fri, 20 Nov 2026 12:00:00 +0000\r\nMessage-ID: <load@example.org>\r\n\r\n"
     )
     line = b"x" * 70 + b"\r\n"
@@ -25,13 +28,15 @@ def body(octets: int) -> bytes:
 class _Connection:
     """One client: a step for each answer, a new transaction while messages are left."""
 
-    def __init__(self, port: int, recipient: str, data: bytes, left: Iterator[int]) -> None:
+    def __init__(
+        self, port: int, sender: str, recipient: str, data: bytes, left: Iterator[int]
+    ) -> None:
         self.socket = socket.create_connection((HOST, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._left = left
         self._data = data
         self._envelope = (
-            b"MAIL FROM:<sender@example.org>\r\n",
+            b"MAIL FROM:<" + sender.encode() + b">\r\n",
             b"RCPT TO:<" + recipient.encode() + b">\r\n",
             b"DATA\r\n",
         )
@@ -81,13 +86,21 @@ class _Connection:
         return bool(self._out)
 
 
-def send(port: int, recipients: list[str], messages: int, connections: int, octets: int) -> float:
+def send(
+    port: int,
+    recipients: list[str],
+    messages: int,
+    connections: int,
+    octets: int,
+    sender: str = SENDER,
+) -> float:
     """Send the messages over the connections; the seconds until the last was answered."""
     left = iter(range(messages))
-    data = body(octets)
+    data = body(octets, sender)
     selector = selectors.DefaultSelector()
     clients = [
-        _Connection(port, recipients[n % len(recipients)], data, left) for n in range(connections)
+        _Connection(port, sender, recipients[n % len(recipients)], data, left)
+        for n in range(connections)
     ]
     for client in clients:
         client.socket.setblocking(False)

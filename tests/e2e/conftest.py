@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.relaying import going_to
 from tests.e2e.server import Server
+from tests.support.sink import EXTENSIONS, Sink
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,25 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         return made[-1]
 
     yield make
+    # All of them first: a store that is wrong must leave no process behind.
     for each in made:
         each.stop()
+    for each in made:
         each.check()
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[Sink]:
+    """A next hop for the tests of a file; it takes everything."""
+    with Sink(extensions=[*EXTENSIONS, "CHUNKING"]) as running:
+        yield running
+    assert running.faults == []
+
+
+@pytest.fixture(scope="module")
+def relay(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server whose foreign mail goes to the sink."""
+    folder = tmp_path_factory.mktemp("relay")
+    with Server(folder, outbound=going_to(sink)) as running:
+        yield running
+    running.check()

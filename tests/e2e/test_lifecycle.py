@@ -138,7 +138,10 @@ def test_what_a_killed_process_had_bound_is_not_said_of_the_next(tmp_path: Path)
 @pytest.mark.mission("ELE-41")
 def test_a_local_domain_takes_mail_from_anybody_without_a_login(make_server):
     server = make_server(
-        domains=None, local_domains=["One.test", "two.test"], aliases={"*": "alice@example.com"}
+        domains=None,
+        local_domains=["One.test", "two.test"],
+        aliases={"*": "alice@example.com"},
+        allowed_relays=[],
     )
     alice = server.account("alice")
     server.start()
