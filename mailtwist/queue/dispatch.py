@@ -189,12 +189,13 @@ class Dispatch:
             session, line.session = line.session, None
             await session.quit()
         line.served = 0
-        line.session = await self._delivery.connect(
+        connecting = self._delivery.connect(
             lane.route,
             job.message.recipients[0].destination,
             hostname=job.message.hostname,
             is_strict=job.message.requiretls,
         )
+        line.session = await self._pool.opened(line, connecting)
 
     async def _offer(self, lane: Lane, job: Job, line: Line) -> Answered | None:
         """What the host answers; None: the session had ended behind our back, once more."""

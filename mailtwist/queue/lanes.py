@@ -106,6 +106,7 @@ class Lane:
         "failures",
         "idle",
         "is_paused",
+        "is_proven",
         "key",
         "limit",
         "next_send",
@@ -131,6 +132,7 @@ class Lane:
         self.ceiling_until = 0
         self.next_send = 0.0  # outbound.rate
         self.is_paused = False
+        self.is_proven = False  # the hop has answered since we know it
         self.failures = 0
         self.suspended_until = 0
         self.reply = ""
@@ -174,16 +176,17 @@ class Lane:
 
     # -- how the next hop fares ---------------------------------------------------------------
 
-    def allowed(self, now: int, per_domain: int) -> int:
-        """How many sessions at once."""
-        if self.failures:
-            return 1  # one message finds out whether it is back
+    def allowed(self, now: int, per_domain: int, *, is_scarce: bool) -> int:
+        """How many sessions at once; ``is_scarce``: others may need them."""
+        if self.failures or (is_scarce and not self.is_proven):
+            return 1  # one message finds out whether it is there
         limit = min(self.limit, per_domain)
         return min(limit, self.ceiling) if now < self.ceiling_until else limit
 
     def succeeded(self) -> None:
         """A message was taken or refused in an orderly way: the hop is alive."""
         self.limit += 1
+        self.is_proven = True
         if self.failures:
             self.failures = self.suspended_until = 0
             self.told.clear()

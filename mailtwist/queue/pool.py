@@ -6,7 +6,7 @@ hop; it is closed at once when another lane needs its place.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from mailtwist.net.session_id import session_id
 from mailtwist.queue.lanes import Job, Lane, Line
 from mailtwist.queue.ports import Session
 from mailtwist.queue.schedule import SECOND
+from mailtwist.queue.values import RemoteReply, Undeliverable
 
 log = Logger()
 
@@ -26,6 +27,13 @@ SERVED: Final = 100
 QUIT_S: Final = 5.0
 # Messages after which a session gives way when other lanes wait for a place.
 TURN: Final = 10
+# RFC 5321 §4.5.3.2.1 gives a host five minutes for its greeting. While other lanes wait for a
+# place it has these: silent hosts must not keep the mail for all others waiting.
+PATIENCE_S: Final = 30.0
+TOO_SLOW: Final = RemoteReply(
+    451, "4.4.2", "The host was silent for too long while other mail waited", "greeting",
+    is_ours=True,
+)  # fmt: skip
 
 Run = Callable[[Lane, Job, Line], Awaitable[None]]
 
@@ -45,7 +53,10 @@ class Pool:
         self._workers: dict[Line, Deferred[None]] = {}
         self._idle: dict[Line, Lane] = {}  # the one that is idle for longest first
         self._starved: dict[Lane, None] = {}  # lanes that wait for a line, in their order
+        self._opening: dict[Line, tuple[float, Deferred[Session]]] = {}  # the oldest first
+        self._given_up: set[Line] = set()
         self._sweeper: Any = None
+        self._reliever: Any = None
         self._quiet: Deferred[None] | None = None
         self.is_stopping = False
         self.is_cut = False  # what ends now was cut off by us
@@ -62,7 +73,8 @@ class Pool:
         """Start as many sessions for the lane as it needs and may have."""
         while lane.pending and not self.is_stopping:
             now = self._clock.seconds()
-            if len(lane.at_work) >= lane.allowed(int(now * SECOND), self.per_domain):
+            # One more is counted: what may be begun here must not be too much right after.
+            if len(lane.at_work) >= self._allowed(lane, now, self._open + 1):
                 return
             if lane.suspended_until > now * SECOND or self._must_pause(lane, now):
                 return
@@ -71,8 +83,13 @@ class Pool:
                 # One that has a session already asks again when a message is through.
                 if not lane.at_work:
                     self._starved[lane] = None
+                    self._arm_relief()
                 return
             self._begin(lane, line)
+
+    def _allowed(self, lane: Lane, now: float, sessions: int) -> int:
+        is_scarce = sessions * 2 > self._max_sessions
+        return lane.allowed(int(now * SECOND), self.per_domain, is_scarce=is_scarce)
 
     def _must_pause(self, lane: Lane, now: float) -> bool:
         """Whether ``outbound.rate`` makes the lane wait; if so it goes on by itself."""
@@ -116,7 +133,7 @@ class Pool:
         session_id.set(line.name)
         try:
             turn = 0
-            while (job := self._next(lane, turn)) is not None:
+            while (job := self._next(lane, line, turn)) is not None:
                 turn += 1
                 await self._run(lane, job, line)
         finally:
@@ -125,15 +142,18 @@ class Pool:
             self._park(lane, line)
             self.pump(lane)
 
-    def _next(self, lane: Lane, turn: int) -> Job | None:
+    def _next(self, lane: Lane, line: Line, turn: int) -> Job | None:
         if not lane.pending or self.is_stopping:
             return None
         if self._starved and turn >= TURN:
             return None
+        # A session that became idle meanwhile takes it, rather than one that is yet to be had.
+        if lane.idle and not line.is_open:
+            return None
         now = self._clock.seconds()
         if lane.suspended_until > now * SECOND or self._must_pause(lane, now):
             return None
-        if len(lane.at_work) > lane.allowed(int(now * SECOND), self.per_domain):
+        if len(lane.at_work) > self._allowed(lane, now, self._open):
             return None
         if self._interval:
             lane.next_send = now + self._interval
@@ -151,6 +171,44 @@ class Pool:
             self._idle[line] = lane
             if self._sweeper is None:
                 self._sweeper = self._clock.callLater(IDLE_S, self._sweep)
+
+    # -- a session that is being opened --------------------------------------------------------
+
+    async def opened(self, line: Line, connecting: Coroutine[Any, Any, Session]) -> Session:
+        """Await a new session for a line.
+
+        Raises: Undeliverable, also for a host that is silent while others wait for its place.
+        """
+        waiting = Deferred.fromCoroutine(connecting)
+        if waiting.called:
+            return await waiting
+        self._opening[line] = self._clock.seconds(), waiting
+        self._arm_relief()
+        try:
+            return await waiting
+        except CancelledError:
+            if line in self._given_up:
+                raise Undeliverable(TOO_SLOW) from None
+            raise
+        finally:
+            del self._opening[line]
+            self._given_up.discard(line)
+
+    def _arm_relief(self) -> None:
+        if self._reliever is None and self._starved and self._opening:
+            since, _ = next(iter(self._opening.values()))
+            left = max(since + PATIENCE_S - self._clock.seconds(), 0.0)
+            self._reliever = self._clock.callLater(left, self._relieve)
+
+    def _relieve(self) -> None:
+        """Give up the session that has been opening for longest, if its place is wanted."""
+        self._reliever = None
+        for line, (since, waiting) in self._opening.items():
+            if self._starved and self._clock.seconds() - since >= PATIENCE_S:
+                self._given_up.add(line)
+                waiting.cancel()
+            break
+        self._arm_relief()
 
     # -- a session without work -----------------------------------------------------------------
 
@@ -196,6 +254,9 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        if self._reliever is not None:
+            self._reliever.cancel()
+            self._reliever = None
         for line in tuple(self._idle):
             self._dismiss(line)
         if self._open:

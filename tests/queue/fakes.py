@@ -107,12 +107,14 @@ class FakeSession:
 @dataclass
 class World:
     """``replies``: address, domain or "*" to a reply, or a list of them in turn (the last
-    repeats). ``hosts``: domain to host addresses or to what is raised. ``down``: addresses."""
+    repeats). ``hosts``: domain to host addresses or to what is raised. ``down``: addresses.
+    ``silent``: addresses that accept and never greet."""
 
     clock: Clock
     replies: dict[str, Any] = field(default_factory=lambda: {"*": OK})
     hosts: dict[str, Any] = field(default_factory=dict)
     down: dict[str, Undeliverable] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     routes: dict[str, Route] = field(default_factory=dict)
     capabilities: Mapping[str, str] = field(default_factory=dict)
     tls: str = ""
@@ -159,6 +161,8 @@ class World:
         self.hostnames.append(options["hostname"])
         if host.address in self.down:
             raise self.down[host.address]
+        if host.address in self.silent:
+            await Deferred()
         if self.max_sessions and len(self.sessions) >= self.max_sessions:
             raise REFUSED
         session = FakeSession(self, host)

@@ -353,6 +353,43 @@ def test_lanes_take_turns_when_sessions_are_few(make):
     assert "bob@small.example" in [sent.addresses[0] for sent in post.world.sent]
 
 
+def silent_hosts(post, count, messages):
+    post.world.silent.add("192.0.2.66")
+    for n in range(count):
+        post.world.hosts[f"silent{n}.example"] = ["192.0.2.66"]
+        for _ in range(messages):
+            post.submit(f"bob@silent{n}.example", is_hot=True)
+
+
+def test_hosts_that_accept_and_never_greet_leave_places_for_others(make):
+    post = make(queue={"max_workers": 10})
+    silent_hosts(post, 4, 5)
+    post.submit("carl@near.example", is_hot=True)
+    assert [sent.addresses for sent in post.world.sent] == [["carl@near.example"]]
+
+
+def test_hosts_that_never_greet_are_given_up_after_half_a_minute_when_others_wait(make):
+    post = make(queue={"max_workers": 10})
+    silent_hosts(post, 20, 1)
+    post.submit("carl@near.example", is_hot=True)
+    assert post.world.sent == []
+    pass_time(post, 29)
+    assert post.world.sent == []
+    pass_time(post, 62)
+    assert [sent.addresses for sent in post.world.sent] == [["carl@near.example"]]
+    (reply,) = {
+        row[0] for row in post.rows("reply", "queue_recipient", "attempts > 0 AND state = 0")
+    }
+    assert "silent for too long" in reply
+
+
+def test_a_host_that_is_slow_to_greet_has_its_five_minutes_when_nobody_waits(make):
+    post = make(queue={"max_workers": 10})
+    silent_hosts(post, 3, 1)
+    pass_time(post, 120)
+    assert post.rows("attempts", "queue_recipient") == [(0,), (0,), (0,)]
+
+
 def test_a_rate_spreads_messages_over_the_minute(make):
     post = make(outbound={"rate": 60})
     for _ in range(5):
