@@ -7,7 +7,7 @@ message leaves all the same, without a signature, and the log says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -64,7 +64,7 @@ class Signer:
     def configure(self, settings: Settings) -> None:
         """Take other settings."""
         self.is_enabled = settings.dkim.enabled
-        self._keyring = Keyring(self._database, self._secrets, self._threads, settings.dkim)
+        self.keyring = Keyring(self._database, self._secrets, self._threads, settings.dkim)
         self.clear()
 
     def clear(self) -> None:
@@ -72,15 +72,19 @@ class Signer:
         self._generation += 1
         self._keys.clear()
 
-    async def sign(self, hashed: HashedMessage, *, reverse_path: str) -> bytes:
+    async def sign(
+        self, hashed: HashedMessage, *, reverse_path: str, by_author: bool = True
+    ) -> bytes:
         """The DKIM-Signature fields, whole lines; empty when it cannot be signed.
+
+        ``by_author``: whether what From says is believed; else the reverse-path's domain signs.
 
         Raises nothing but CancelledError.
         """
         if not self.is_enabled:
             return b""
         try:
-            return await self._sign(hashed, reverse_path)
+            return await self._sign(hashed, reverse_path, by_author)
         except CancelledError:
             raise
         except MailError as error:
@@ -90,8 +94,9 @@ class Signer:
             log.failure("a message leaves without DKIM")
         return b""
 
-    async def _sign(self, message: HashedMessage, reverse_path: str) -> bytes:
-        domain = await self._domain_of(message, reverse_path)
+    async def _sign(self, message: HashedMessage, reverse_path: str, by_author: bool) -> bytes:
+        authors = author_domains(message.header) if by_author else ()
+        domain = await self._domain_of((*authors, reverse_path.rpartition("@")[2]))
         if not domain:
             return b""
         keys = await self._keys_of(domain)
@@ -101,9 +106,9 @@ class Signer:
 
     # -- whose signature ----------------------------------------------------------------------
 
-    async def _domain_of(self, message: HashedMessage, reverse_path: str) -> str:
-        """The author's domain or the nearest one above it that is ours, else the sender's."""
-        for candidate in (*author_domains(message.header), reverse_path.rpartition("@")[2]):
+    async def _domain_of(self, candidates: Iterable[str]) -> str:
+        """The first of these domains that is ours, or that lies in one that is."""
+        for candidate in candidates:
             for domain in _with_parents(candidate):
                 if await self._directory.is_local(domain):
                     return domain
@@ -131,7 +136,7 @@ class Signer:
                 each.callback(result)
 
     async def _load(self, domain: str) -> tuple[SigningKey, ...]:
-        generation, keyring = self._generation, self._keyring
+        generation, keyring = self._generation, self.keyring
         keys = []
         for algorithm in keyring.algorithms:
             stored = await keyring.active(domain, algorithm)

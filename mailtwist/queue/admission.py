@@ -175,6 +175,10 @@ class Admission:
         if too_big or too_many:
             raise OverQuota()
 
+    async def captured(self) -> Targets:
+        """Where mail goes that nobody is to get."""
+        return (await self._capture(),)
+
     async def _capture(self) -> Target:
         """The account that keeps what nobody owns, made when it is first needed."""
         if self._captured is None:

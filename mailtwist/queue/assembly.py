@@ -6,16 +6,17 @@ for the queue waits in its rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import SystemRandom
 from typing import Any, Final
 
-from mailtwist.config import Settings
+from mailtwist.config import Listener, Settings
 from mailtwist.mail.srs import Srs
 from mailtwist.net.dns import Resolver
 from mailtwist.policy.dkim import Signer
 from mailtwist.policy.dkim_rotation import Rotation
 from mailtwist.policy.hashing import Derivation
-from mailtwist.queue import hosts, tls_policy
+from mailtwist.queue import hosts, ourselves, tls_policy
 from mailtwist.queue.delivery import Delivery
 from mailtwist.queue.intake import Intake
 from mailtwist.queue.reports import Reports
@@ -56,11 +57,15 @@ class Mail:
         self.resolver = Resolver(settings.outbound.resolver, reactor=reactor)
         self.rotation = Rotation(database, self.resolver, reactor)
         self.runner: Runner | None = None
+        self._settings = settings
+        self._reports = reports
+        self._hosts = hosts.from_settings(settings, self.resolver, SystemRandom())
+        self._delivery: Delivery | None = None
         if settings.dev_mode:
             return
-        delivery = Delivery(
+        self._delivery = delivery = Delivery(
             database,
-            hosts=hosts.from_settings(settings, self.resolver, SystemRandom()),
+            hosts=self._hosts,
             connector=Connector(
                 reactor, timeouts=Timeouts(connect=settings.outbound.connect_timeout)
             ),
@@ -80,6 +85,20 @@ class Mail:
             reports=reports,
         )
         self.intake.outbound = self.runner
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings for mail to come; those of the queue itself need a restart."""
+        self.intake.configure(settings)
+        self._reports.configure(settings)
+        if settings.dkim != self._settings.dkim:
+            self.signer.configure(settings)
+        if self._delivery is not None:
+            self._delivery.configure(settings.hostname)
+        self._settings = settings
+
+    def know_ourselves(self, listeners: Iterable[Listener]) -> None:
+        """Tell what this server listens on, so that mail is never sent back to it."""
+        self._hosts.know(ourselves.of(self._settings.hostname, listeners))
 
     async def start(self) -> None:
         """Begin to deliver; the database is started. Raises: MailError."""

@@ -117,7 +117,8 @@ class Claimer:
             await self._withdraw()
         due_at = await self._database.read(claims.next_due)
         if due_at is not None and due_at <= self._dispatch.now():
-            while await self.claim():
+            # Where much is given back at once, there is always more.
+            while self.is_running and await self.claim():
                 pass
             due_at = await self._database.read(claims.next_due)
         if due_at is None:

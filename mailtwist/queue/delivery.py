@@ -74,6 +74,9 @@ class Delivery:
         self._rewrite = rewrite
         self._shunned: dict[str, float] = {}
 
+    def configure(self, hostname: str) -> None:
+        self._hostname = hostname
+
     # -- a session --------------------------------------------------------------------------
 
     async def connect(

@@ -6,7 +6,7 @@ place in the window is free again after the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from mailtwist.store.queue.values import Attempt, Message, Outcome, Recipient
 log = Logger()
 
 OUR_FAULT: Final = RemoteReply(451, "4.3.0", "Internal error, see the log", "", is_ours=True)
+# RFC 3463 §3.5: bad connection; what we say ourselves when a session ends.
+LOST: Final = "4.4.2"
 # What a dead session says of a message that it never took (RFC 5321 §3.8).
 BEFORE_CONTENT: Final = frozenset({"mail", "rcpt", "data"})
 
@@ -203,13 +205,25 @@ class Dispatch:
         assert session is not None
         was_used = line.served > 0
         line.served += 1
-        answered = await self._delivery.send(session, job.message, job.data)
+        sending = self._delivery.send(session, job.message, job.data)
+        if lane.is_proven:
+            answered = await sending
+        else:
+            answered = await self._first_answered(line, job, sending)
         if was_used and not session.is_open and not job.is_retry and _never_began(answered):
             job.is_retry = True
             line.session = None
             lane.put_back(job)
             return None
         return answered
+
+    async def _first_answered(
+        self, line: Line, job: Job, sending: Coroutine[Any, Any, Answered]
+    ) -> Answered:
+        try:
+            return await self._pool.answered(line, sending, job.message.octets)
+        except Undeliverable as failure:
+            return [(recipient, failure.reply) for recipient in job.message.recipients]
 
     async def _settle(
         self, lane: Lane, job: Job, line: Line, answered: Answered, started_at: int
@@ -225,10 +239,15 @@ class Dispatch:
             started_at=started_at,
             now=self.now(),
         )
-        lane.succeeded()
+        states: dict[str, DestinationState] = {}
         if self._pool.is_cut:
             attempts = tuple(_uncounted(attempt) for attempt in attempts)
-        await self._record(job, line, attempts, relayed_to_dsn="DSN" in session.capabilities)
+        elif not _is_lost(answered):
+            lane.succeeded()
+        elif lane.is_losing():
+            states = self._suspend(lane, job, answered[0][1])
+        relayed_to_dsn = "DSN" in session.capabilities
+        await self._record(job, line, attempts, relayed_to_dsn=relayed_to_dsn, states=states)
         if lane.pending:
             self._pool.pump(lane)
 
@@ -238,14 +257,11 @@ class Dispatch:
         now = self.now()
         reply = failure.reply
         states: dict[str, DestinationState] = {}
-        rest: list[Job] = []
         if reply.code < 500:
             if lane.is_sated(now):
                 lane.put_back(job)
                 return
-            lane.failed(reply, waits=self._rules.waits, now=now)
-            states = _states(lane, job.message.recipients)
-            rest = lane.pop_all()
+            states = self._suspend(lane, job, reply)
         attempts = verdict.judge(
             job.message,
             [(recipient, reply) for recipient in job.message.recipients],
@@ -255,9 +271,15 @@ class Dispatch:
             started_at=started_at,
             now=now,
         )
+        await self._record(job, line, attempts, states=states)
+
+    def _suspend(self, lane: Lane, job: Job, reply: RemoteReply) -> dict[str, DestinationState]:
+        """The hop is down: its lane is emptied; what the rows of the job's destinations say."""
+        lane.failed(reply, waits=self._rules.waits, now=self.now())
+        rest = lane.pop_all()
         if rest:
             self._refuse(rest, lane)
-        await self._record(job, line, attempts, states=states)
+        return _states(lane, job.message.recipients)
 
     async def _stumble(self, job: Job, line: Line, started_at: int) -> None:
         """A bug, or a content that cannot be read: the message is tried again later."""
@@ -357,6 +379,11 @@ def _never_began(answered: Answered) -> bool:
         reply.stage in BEFORE_CONTENT and (reply.is_ours or reply.code == 421)
         for _, reply in answered
     )
+
+
+def _is_lost(answered: Answered) -> bool:
+    """Whether the host said nothing of the message: the session ended or was silent."""
+    return all(reply.is_ours and reply.status == LOST for _, reply in answered)
 
 
 def _uncounted(attempt: Attempt) -> Attempt:

@@ -74,3 +74,4 @@ class Author:
     hostname: str
     account_id: int = 0
     has_copy: bool = False
+    is_login: bool = False  # known to own the reverse-path, and nothing of the header

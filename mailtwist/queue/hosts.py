@@ -64,6 +64,10 @@ class Hosts:
         self._random = random
         self._may_loop_back = may_loop_back
 
+    def know(self, own: Ourselves) -> None:
+        """Take another idea of who we are."""
+        self._own = own
+
     async def of(self, route: Route, destination: str) -> list[Host]:
         """At least one. Raises: Undeliverable."""
         if route.host:
@@ -223,7 +227,7 @@ def from_settings(settings: Settings, resolver: Lookups, random: Random) -> Host
     outbound = settings.outbound
     return Hosts(
         resolver,
-        own=ourselves.from_settings(settings),
+        own=ourselves.of(settings.hostname, settings.listeners),
         random=random,
         may_loop_back=bool(outbound.resolver or outbound.mx_override),
     )

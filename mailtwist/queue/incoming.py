@@ -114,7 +114,9 @@ class StoredMessage:
     ) -> None:
         intake, origin, mail = self._intake, self._origin, self._envelope.mail
         has_copy = origin.is_authenticated and intake.settings.delivery.sent_copy
-        author = Author(origin.hostname, origin.account_id, has_copy)
+        author = Author(
+            origin.hostname, origin.account_id, has_copy, is_login=origin.is_authenticated
+        )
         arrival = Arrival(mail, author, passing, spooled, now)
         acceptance = await intake.complete(plan, arrival)
         reports = await intake.announcements(plan, arrival)

@@ -72,7 +72,9 @@ class Signer(Protocol):
     @property
     def is_enabled(self) -> bool: ...
 
-    async def sign(self, hashed: HashedMessage, *, reverse_path: str) -> bytes:
+    async def sign(
+        self, hashed: HashedMessage, *, reverse_path: str, by_author: bool = True
+    ) -> bytes:
         """DKIM-Signature fields, or nothing: a message is sooner unsigned than lost."""
 
 
@@ -137,6 +139,10 @@ class Intake:
             address, size=size, may_relay=may_relay, is_sandbox=is_sandbox, is_bounce=is_bounce
         )
 
+    async def is_local(self, domain: str) -> bool:
+        """Whether mail for a domain stays here."""
+        return await self._admission.directory.is_local(domain)
+
     def receive(self, envelope: Envelope, origin: Origin, *, limit: int) -> StoredMessage:
         """Take in the message of an envelope; it has `limit` octets at most."""
         return StoredMessage(self, Spool(self.database, limit=limit), origin, envelope)
@@ -178,15 +184,19 @@ class Intake:
         requiretls: bool = False,
         sign: bool = True,
         is_report: bool = False,
+        is_captured: bool = False,
         sent_copy: bool = False,
     ) -> Acceptance | None:
         """What writes a letter of our own, a whole message with CRLF line ends.
 
         Recipients that are refused are left out; None: nobody is left. `is_report`: no quota
-        holds for it. `sent_copy`: one goes into the Sent mailbox of `account_id`. Raises:
-        StoreUnavailable, StoreFull.
+        holds for it. `is_captured`: whoever it is for, it is kept and nobody gets it. `sent_copy`:
+        one goes into the Sent mailbox of `account_id`. Raises: StoreUnavailable, StoreFull.
         """
-        admitted = await self._admitted(recipients, notify, is_bounce=reverse_path is None)
+        if is_captured:
+            admitted = [Recipient(recipients[0], await self._admission.captured(), Notify.NEVER)]
+        else:
+            admitted = await self._admitted(recipients, notify, is_bounce=reverse_path is None)
         if not admitted:
             return None
         passing = Passing(is_signed=sign and self.signs)
@@ -240,7 +250,10 @@ class Intake:
         hashed = arrival.passing.hashed()
         if plan.recipients and hashed is not None and self.signer is not None:
             path = str(arrival.mail.reverse_path or "")
-            signature = await self.signer.sign(hashed, reverse_path=path)
+            # Of a login the reverse-path alone is checked: in From he may name another tenant.
+            signature = await self.signer.sign(
+                hashed, reverse_path=path, by_author=not arrival.author.is_login
+            )
             plan = replace(plan, prefix=signature + plan.prefix)
         if arrival.author.has_copy and arrival.author.account_id:
             plan = await self._with_copy(plan, arrival)

@@ -23,6 +23,9 @@ PENDING: Final = 100
 FIRST_SESSIONS: Final = 5
 # A host that refused one more connection while others were open is not asked for more so long.
 CEILING_US: Final = 300 * SECOND
+# So many sessions in a row that end in the middle of a message are the hop's failure; fewer may be
+# a message's.
+MAX_LOSSES: Final = 3
 # Names that a lane keeps of those it told; they are few but for a smart host.
 MAX_TOLD: Final = 10_000
 
@@ -109,6 +112,7 @@ class Lane:
         "is_proven",
         "key",
         "limit",
+        "losses",
         "next_send",
         "pending",
         "reply",
@@ -134,6 +138,7 @@ class Lane:
         self.is_paused = False
         self.is_proven = False  # the hop has answered since we know it
         self.failures = 0
+        self.losses = 0  # sessions in a row that ended in the middle of a message
         self.suspended_until = 0
         self.reply = ""
         self.told: dict[str, int] = {}  # destinations whose rows say that the hop is down; since
@@ -186,6 +191,7 @@ class Lane:
     def succeeded(self) -> None:
         """A message was taken or refused in an orderly way: the hop is alive."""
         self.limit += 1
+        self.losses = 0
         self.is_proven = True
         if self.failures:
             self.failures = self.suspended_until = 0
@@ -213,6 +219,12 @@ class Lane:
         self.limit = 1
         self.reply = str(reply)
         self.suspended_until = suspension(self.failures, schedule=waits, now=now)
+
+    def is_losing(self) -> bool:
+        """Note a session that ended in the middle of a message; whether the hop is to blame."""
+        self.losses += 1
+        self.is_proven = False
+        return self.failures > 0 or self.losses >= MAX_LOSSES
 
     def is_sated(self, now: int) -> bool:
         """Whether a failed connection only says that there are enough; if so that is kept."""

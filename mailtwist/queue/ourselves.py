@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mailtwist.config.listeners import MAIL_IN
-from mailtwist.config.settings import Settings
+from mailtwist.config.listeners import MAIL_IN, Listener
 
 
 def is_local(address: str) -> bool:
@@ -47,11 +46,11 @@ class Ourselves:
         return address in hosts or ("" in hosts and self.is_local(address))
 
 
-def from_settings(settings: Settings) -> Ourselves:
-    """As the configuration has it; a listener on a free port (0) is left out."""
-    listeners = [each for each in settings.listeners if each.protocol in MAIL_IN]
-    names = {settings.hostname, *(each.hostname for each in listeners)} - {"", "localhost"}
-    bound = [(_host(each.host), each.port) for each in listeners if each.port]
+def of(hostname: str, listeners: Iterable[Listener]) -> Ourselves:
+    """As the listeners say; one on a free port (0) is left out."""
+    incoming = [each for each in listeners if each.protocol in MAIL_IN]
+    names = {hostname, *(each.hostname for each in incoming)} - {"", "localhost"}
+    bound = [(_host(each.host), each.port) for each in incoming if each.port]
     return Ourselves(frozenset(names), tuple(bound))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -21,6 +22,8 @@ from mailtwist.queue.values import RemoteReply, Undeliverable
 
 log = Logger()
 
+T = TypeVar("T")
+
 IDLE_S: Final = 5.0
 # Messages on one session; some hosts end longer ones in the middle of things.
 SERVED: Final = 100
@@ -30,10 +33,12 @@ TURN: Final = 10
 # RFC 5321 §4.5.3.2.1 gives a host five minutes for its greeting. While other lanes wait for a
 # place it has these: silent hosts must not keep the mail for all others waiting.
 PATIENCE_S: Final = 30.0
+# And so many for the reply to the first message, besides its content at so many octets a second.
+LONG_PATIENCE_S: Final = 60.0
+SLOW: Final = 65536
 TOO_SLOW: Final = RemoteReply(
-    451, "4.4.2", "The host was silent for too long while other mail waited", "greeting",
-    is_ours=True,
-)  # fmt: skip
+    451, "4.4.2", "The host was silent for too long while other mail waited", "", is_ours=True
+)
 
 Run = Callable[[Lane, Job, Line], Awaitable[None]]
 
@@ -53,7 +58,8 @@ class Pool:
         self._workers: dict[Line, Deferred[None]] = {}
         self._idle: dict[Line, Lane] = {}  # the one that is idle for longest first
         self._starved: dict[Lane, None] = {}  # lanes that wait for a line, in their order
-        self._opening: dict[Line, tuple[float, Deferred[Session]]] = {}  # the oldest first
+        # Hosts that have yet to say something; until when they are waited for in any case.
+        self._silent: dict[Line, tuple[float, Deferred[Any]]] = {}
         self._given_up: set[Line] = set()
         self._sweeper: Any = None
         self._reliever: Any = None
@@ -172,42 +178,55 @@ class Pool:
             if self._sweeper is None:
                 self._sweeper = self._clock.callLater(IDLE_S, self._sweep)
 
-    # -- a session that is being opened --------------------------------------------------------
+    # -- a host that has said nothing yet --------------------------------------------------------
 
     async def opened(self, line: Line, connecting: Coroutine[Any, Any, Session]) -> Session:
         """Await a new session for a line.
 
         Raises: Undeliverable, also for a host that is silent while others wait for its place.
         """
-        waiting = Deferred.fromCoroutine(connecting)
+        return await self._patiently(line, connecting, PATIENCE_S, "greeting")
+
+    async def answered(self, line: Line, sending: Coroutine[Any, Any, T], octets: int) -> T:
+        """Await what a host says of the first message that it is offered.
+
+        Raises: Undeliverable for one that is silent while others wait for its place.
+        """
+        seconds = LONG_PATIENCE_S + octets / SLOW
+        return await self._patiently(line, sending, seconds, "end")
+
+    async def _patiently(
+        self, line: Line, trying: Coroutine[Any, Any, T], seconds: float, stage: str
+    ) -> T:
+        waiting = Deferred.fromCoroutine(trying)
         if waiting.called:
             return await waiting
-        self._opening[line] = self._clock.seconds(), waiting
+        self._silent[line] = self._clock.seconds() + seconds, waiting
         self._arm_relief()
         try:
             return await waiting
         except CancelledError:
             if line in self._given_up:
-                raise Undeliverable(TOO_SLOW) from None
+                raise Undeliverable(replace(TOO_SLOW, stage=stage)) from None
             raise
         finally:
-            del self._opening[line]
+            del self._silent[line]
             self._given_up.discard(line)
 
     def _arm_relief(self) -> None:
-        if self._reliever is None and self._starved and self._opening:
-            since, _ = next(iter(self._opening.values()))
-            left = max(since + PATIENCE_S - self._clock.seconds(), 0.0)
+        if self._reliever is None and self._starved and self._silent:
+            until = min(until for until, _ in self._silent.values())
+            left = max(until - self._clock.seconds(), 0.0)
             self._reliever = self._clock.callLater(left, self._relieve)
 
     def _relieve(self) -> None:
-        """Give up the session that has been opening for longest, if its place is wanted."""
+        """Give up the session that is silent for longest, if its place is wanted."""
         self._reliever = None
-        for line, (since, waiting) in self._opening.items():
-            if self._starved and self._clock.seconds() - since >= PATIENCE_S:
+        if self._starved and self._silent:
+            line, (until, waiting) = min(self._silent.items(), key=lambda item: item[1][0])
+            if until <= self._clock.seconds():
                 self._given_up.add(line)
                 waiting.cancel()
-            break
         self._arm_relief()
 
     # -- a session without work -----------------------------------------------------------------

@@ -65,6 +65,9 @@ class Intake(Protocol):
     ) -> Acceptance | None:
         """A letter of our own, ready to be written; None: nobody would get it."""
 
+    async def is_local(self, domain: str) -> bool:
+        """Whether mail for a domain stays here."""
+
 
 class Store(Protocol):
     async def read(self, work: Callable[[Connection], Any]) -> Any: ...
@@ -141,7 +144,7 @@ class Reports:
             envid=message.envid,
             is_global=message.smtputf8,
         )
-        original = await self._original(message, kind, header)
+        original = await self._original(message, sender, kind, header)
         letter = _compose(report, *original)
         # RFC 3461 §6.1: from the null reverse-path, and never reported on in turn.
         acceptance = await self._intake.prepare(
@@ -170,7 +173,7 @@ class Reports:
     # -- the original -----------------------------------------------------------------------
 
     async def _original(
-        self, message: Message, kind: Kind, header: bytes | None
+        self, message: Message, sender: Address, kind: Kind, header: bytes | None
     ) -> tuple[bytes, bytes | None]:
         """Its header, and the whole of it when that is to be returned."""
         may_be_whole = _returns_whole(message, kind)
@@ -179,9 +182,17 @@ class Reports:
         if start is None:  # the content is gone: the rest of the report still tells
             return message.prefix, None
         whole = message.prefix + start
-        if may_be_whole and header is None and may_return_whole(whole):
+        may_be_whole = may_be_whole and header is None and may_return_whole(whole)
+        if may_be_whole and await self._arrives_whole(message, sender, whole):
             return header_of(whole), whole
         return header_of(whole), None
+
+    async def _arrives_whole(self, message: Message, sender: Address, whole: bytes) -> bool:
+        # RFC 6152 §3: on its way a host without 8BITMIME may refuse it, and nobody is told of a
+        # report that was refused.
+        if whole.isascii() or message.ret == "FULL":
+            return True
+        return await self._intake.is_local(sender.domain)
 
     async def _read(self, message: Message, end: int) -> bytes | None:
         def work(connection: Connection) -> bytes | None:

@@ -140,12 +140,13 @@ class Runner:
         if queue_id is not None:
             await self._dispatch.ended(await self._claimer.claim_message(queue_id))
             return
-        jobs = list(self._dispatch.jobs)
+        jobs: list[Job] = []
         while await self._claimer.claim(jobs) or (self._dispatch.is_short and self._dispatch.jobs):
             if self._dispatch.is_short:
                 self._dispatch.is_short = False
                 await self._dispatch.ended(list(self._dispatch.jobs)[:1])
-        await self._dispatch.ended(jobs)
+        # What was being claimed when we began is in the lanes by now: our claim came behind it.
+        await self._dispatch.ended([*jobs, *self._dispatch.jobs])
 
     # -- fresh from intake ------------------------------------------------------------------
 

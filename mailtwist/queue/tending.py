@@ -50,8 +50,10 @@ class Tending:
         self._rules = rules
         self._clock = clock
         self._wake = wake
+        self._kept_at = 0.0
         self._attended_at = 0.0
         self._reclaimed_at = 0.0
+        self._is_ending = False
         self._working: Deferred[None] | None = None
         self._timer = LoopingCall(self._begin)
         self._timer.clock = clock
@@ -65,6 +67,7 @@ class Tending:
         self._timer.start(RENEW_S, now=False)
 
     async def stop(self) -> None:
+        self._is_ending = True
         if self._timer.running:
             self._timer.stop()
         if self._working is not None:
@@ -81,18 +84,25 @@ class Tending:
         self._working = None
 
     async def _tend(self) -> None:
-        if await self._leadership.renew():
-            self._wake()
-        if not self._leadership.is_held:
+        if not await self._keep():
             return
         now = self._clock.seconds()
-        await self._renew()
         if now - self._attended_at >= ATTEND_S:
             self._attended_at = now
             await self.attend()
         if now - self._reclaimed_at >= RECLAIM_S:
             self._reclaimed_at = now
             await self._leadership.reclaim()
+
+    async def _keep(self) -> bool:
+        """Keep what is leased; False: another process runs the queue."""
+        self._kept_at = self._clock.seconds()
+        if await self._leadership.renew():
+            self._wake()
+        if not self._leadership.is_held:
+            return False
+        await self._renew()
+        return True
 
     async def _renew(self) -> None:
         """Prolong leases at half-time: of messages in long lanes, and of slow deliveries."""
@@ -109,11 +119,15 @@ class Tending:
 
     async def attend(self) -> None:
         """Tell of delays and return what expired. Raises: MailError, Abandoned."""
-        while True:
+        while not self._is_ending:
             messages = await self._database.write(self._claim)
             for message in messages:
                 await self._attend_to(message)
             if len(messages) < ATTENDED:
+                return
+            # A day's mail that is late may take minutes, and leases run out meanwhile.
+            is_time = self._clock.seconds() - self._kept_at >= RENEW_S
+            if is_time and not await self._keep():
                 return
 
     def _claim(self, connection: Connection) -> list[Message]:

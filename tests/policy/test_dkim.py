@@ -231,6 +231,20 @@ def test_the_authors_domain_signs_else_the_senders(
     assert (tags_of(field)["d"] if field else "") == signer
 
 
+@pytest.mark.parametrize(
+    "author, signer",
+    [("boss@other.example", "example.com"), ("ann@news.example.com", "example.com")],
+)
+def test_a_login_cannot_have_another_tenants_name_signed(
+    make: Make, quick: None, author: str, signer: str
+) -> None:
+    message = f"From: {author}\r\n\r\nhello\r\n".encode()
+    signing = make("example.com", "other.example").sign(
+        hashed(message), reverse_path="ann@example.com", by_author=False
+    )
+    assert tags_of(now(signing))["d"] == signer
+
+
 def test_a_domain_of_many_labels_costs_few_questions(make: Make, quick: None) -> None:
     signer = make("example.com")
     message = b"From: a@" + b"x." * 100 + b"example.com\r\n\r\nhello\r\n"

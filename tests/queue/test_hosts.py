@@ -278,7 +278,8 @@ def test_ourselves_are_what_the_configuration_says() -> None:
         ' {"protocol": "imap", "address": ":143", "hostname": "imap.us.test"}]'
     )
     environ = {"MAIL_HOSTNAME": "mail.us.test", "MAILTWIST_LISTENERS": listeners}
-    found = ourselves.from_settings(load(None, environ))
+    settings = load(None, environ)
+    found = ourselves.of(settings.hostname, settings.listeners)
     assert set(found.names) == {"mail.us.test", "sub.us.test"}
     assert set(found.listening) == {("", 25), ("127.0.0.1", 587)}
     assert found.has("127.0.0.1", 25)

@@ -93,9 +93,13 @@ class Runner:
 class Signer:
     is_enabled: bool = True
     seen: list[tuple[HashedMessage, str]] = field(default_factory=list)
+    by_author: bool | None = None
 
-    async def sign(self, hashed: HashedMessage, *, reverse_path: str) -> bytes:
+    async def sign(
+        self, hashed: HashedMessage, *, reverse_path: str, by_author: bool = True
+    ) -> bytes:
         self.seen.append((hashed, reverse_path))
+        self.by_author = by_author
         return b"DKIM-Signature: v=1\r\n"
 
 
@@ -471,6 +475,8 @@ def test_only_what_we_vouch_for_is_signed(
 ) -> None:
     bench.receive(name, origin=origin)
     assert bool(bench.signer.seen) is is_signed
+    if is_signed:
+        assert bench.signer.by_author is not origin.is_authenticated
     for message in bench.queued():
         assert message.prefix.startswith(b"DKIM-Signature:" if is_signed else b"Received:")
 

@@ -68,6 +68,9 @@ class FakeIntake:
         content: Any = None
         return Acceptance(content, (), 99, NOW)
 
+    async def is_local(self, domain: str) -> bool:
+        return domain == "here.example"
+
 
 class FakeStore:
     """Hands out one content, or what it raises."""
@@ -312,6 +315,26 @@ def test_ret_says_what_comes_back_of_a_failure(
     assert returned.get_content_type() == ("message/rfc822" if is_whole else "text/rfc822-headers")
     assert b"Received: by mail.example.com\r\nMessage-ID: <lunch@example.com>\r\n" in letter
     assert parts(letter)[1].get_payload()[0]["Original-Envelope-Id"] == "QQ1"
+
+
+@pytest.mark.parametrize(
+    ("reverse_path", "ret", "is_whole"),
+    [
+        ("alice@here.example", "", True),  # into a mailbox, no host can refuse it
+        ("alice@example.com", "", False),
+        ("alice@example.com", "FULL", True),
+    ],
+)
+def test_a_report_that_leaves_has_nothing_that_a_host_without_8bitmime_refuses(
+    reverse_path: str, ret: str, is_whole: bool
+) -> None:
+    content = HEADER + "Im Café?\r\n".encode()
+    setup = Setup(content)
+    setup.of(FAILED, message=replace(MESSAGE, reverse_path=reverse_path, ret=ret))
+
+    (letter,) = setup.intake.letters
+    assert letter.isascii() is not is_whole
+    assert (b"Im Caf" in letter) is is_whole
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,18 @@ def test_a_list_is_paged_and_narrowed(engine: Engine) -> None:
             found(state="odd")
 
 
+def test_a_whole_queue_is_chosen_in_one_look_and_read_bit_by_bit(engine: Engine) -> None:
+    with engine.write() as connection:
+        ids = enqueue(connection, *(queued(f"u{n}@one.net") for n in range(150)))
+        newest = ids[::-1]
+        assert listing.ids(connection) == newest
+        assert listing.ids(connection, recipient="u149@") == newest[:1]
+        control.delete(connection, newest[1], NOW)
+        # What vanished since is left out.
+        lines = listing.lines(connection, newest[:3])
+    assert [line.queue_id for line in lines] == [newest[0], newest[2]]
+
+
 def test_a_list_shows_some_of_many_recipients(engine: Engine) -> None:
     with engine.write() as connection:
         enqueue(connection, queued(*(f"u{n}@one.net" for n in range(150))))

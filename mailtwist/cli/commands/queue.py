@@ -68,7 +68,7 @@ def list_(
 
     with context.store() as engine:
         chosen = {"state": state, "sender": sender, "recipient": recipient}
-        found = list(_pages(engine, limit or None, **chosen))
+        found = list(_pages(engine, limit, **chosen))
     if as_json:
         print_json([queued.listed(each) for each in found])
         return
@@ -77,20 +77,15 @@ def list_(
     print_rows(rows, ("id", "state", "age", "next", "sender", "recipients", "last_error"))
 
 
-def _pages(engine: Engine, limit: int | None, **chosen: str | None) -> Iterator[Listed]:
+def _pages(engine: Engine, limit: int, **chosen: Any) -> Iterator[Listed]:
     from mailtwist.store.queue import listing
 
-    before = None
-    left = limit
-    while left is None or left > 0:
+    # Chosen once: to choose each page anew would look at the whole queue for each.
+    with engine.read() as connection:
+        found = listing.ids(connection, limit=limit or listing.NO_LIMIT, **chosen)
+    for start in range(0, len(found), PAGE):
         with engine.read() as connection:
-            size = PAGE if left is None else min(PAGE, left)
-            page = listing.list(connection, limit=size, before=before, **chosen)
-        yield from page
-        if len(page) < size:
-            return
-        before = page[-1].queue_id
-        left = None if left is None else left - len(page)
+            yield from listing.lines(connection, found[start : start + PAGE])
 
 
 @queue.command("view")

@@ -27,8 +27,8 @@ DELIVERED: Final = "delivered"
 # By the rank that _RANK gives.
 STATES: Final = (ACTIVE, DEFERRED, HELD, FAILED, DELIVERED)
 
-# Of the 2**63 ids none is so high.
-_NEWEST: Final = 2**63 - 1
+# Of the 2**63 ids none is so high, nor are there so many messages.
+NO_LIMIT: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,20 +220,42 @@ def list(
     """Messages, the newest first; ``before``: older than this id. None: all but delivered ones.
 
     ``sender`` and ``recipient``: a part of the address, in any case; an empty sender is the
-    null path. Raises: Refusal for a state that is none.
+    null path. Each page looks at all that is in the queue: for all of it there are :func:`ids`
+    and :func:`lines`. Raises: Refusal for a state that is none.
     """
+    found = ids(
+        connection, state=state, sender=sender, recipient=recipient, limit=limit, before=before
+    )
+    return lines(connection, found)
+
+
+def ids(
+    connection: Connection,
+    *,
+    state: str | None = None,
+    sender: str | None = None,
+    recipient: str | None = None,
+    limit: int = NO_LIMIT,
+    before: int | None = None,
+) -> builtins.list[int]:
+    """Of the messages that :func:`list` would show, the newest first."""
     statements = _IN_STATE.get(state)
     if statements is None:
         raise Refusal(f"No such state: {state}", code=501, status="5.5.4")
     pattern = _pattern(recipient)
     parameters = (
-        _NEWEST if before is None else before,
+        NO_LIMIT if before is None else before,
         "" if sender == "" else _pattern(sender),
         int(recipient is not None), pattern, pattern, limit,
     )  # fmt: skip
     found = [row[0] for statement in statements for row in statement(connection, parameters)]
-    newest = many(connection, sorted(found, reverse=True)[:limit])
-    return _listed(connection, _LINES(connection, (newest,)).all())
+    return sorted(found, reverse=True)[:limit]
+
+
+def lines(connection: Connection, queue_ids: Iterable[int]) -> tuple[Listed, ...]:
+    """Those of the messages that are still there, the newest first."""
+    wanted = many(connection, queue_ids)
+    return _listed(connection, _LINES(connection, (wanted,)).all())
 
 
 def _pattern(part: str | None) -> str:

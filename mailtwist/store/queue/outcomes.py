@@ -28,6 +28,8 @@ log = Logger()
 MAX_TEXT: Final = 1000
 # A host that said something here took the connection and the login: the destination lives.
 _LIVELY: Final = frozenset({"mail", "rcpt", "data", "end"})
+# RFC 3463 §3.5: bad connection.
+_LOST: Final = "4.4.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,11 @@ def _write_suppressions(connection: Connection, results: Iterable[_Result]) -> N
     suppression.count(connection, bounced)
 
 
+def _is_lost(attempt: Attempt) -> bool:
+    """Whether nobody answered: a session that ended is no sign of life."""
+    return not attempt.code or (attempt.is_ours and attempt.status == _LOST)
+
+
 def _write_destinations(
     connection: Connection, kept: Iterable[Finished], results: Sequence[_Result]
 ) -> None:
@@ -251,7 +258,7 @@ def _write_destinations(
     alive = {
         result.recipient.destination
         for result in results
-        if result.attempt.code and result.attempt.stage in _LIVELY
+        if result.attempt.stage in _LIVELY and not _is_lost(result.attempt)
     }
     recovered = destinations.failing(connection, alive - told)
     destinations.lock(connection, told.union(recovered, (name for name, _ in waiting)))
