@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mailtwist.config import overlay
 from mailtwist.config.declare import Declaration, Section, members
 from mailtwist.config.describe import shown, variables_of
 from mailtwist.config.listeners import NOT_YET, PROTOCOLS, ListenerItem
@@ -112,6 +113,24 @@ In a variable a list is written with commas or spaces, and a map as `key=value,k
 """
 
 
+STORED_HEAD = """\
+## Keys kept in the database
+
+Administrators change these over HTTP while the server runs:
+
+```sh no-test (it needs a token, which docs/rest.md gets)
+curl -X POST -H "Authorization: Bearer $TOKEN" \\
+    http://127.0.0.1:6336/_config/backend/mail.dkim_selector -d k2
+```
+
+`GET /_config` answers all of them, `GET` and `DELETE` on one read and forget it. A change is in
+use at once. Listeners alone wait for `sync_mail_servers` or `restart_daptin`. What the command
+line, a variable or the file gives cannot be changed here (409, which names the source).
+Secrets are sealed before they are stored and never shown. Other keys are kept, and mean nothing
+here.
+"""
+
+
 def page() -> str:
     """docs/configuration.md."""
     lines = [PAGE_HEAD, "## Top level", "", *_table(Settings, "")]
@@ -121,6 +140,7 @@ def page() -> str:
             lines += _table(member.cls, "" if member.many else f"{member.key}.")
             if member.many:
                 lines += ["", *_about_listeners()]
+    lines += ["", STORED_HEAD, *_stored_keys()]
     lines += ["", "## Variables of older programs", ""]
     lines += ["| variable | sets |", "|---|---|", *_variable_rows()]
     return "\n".join(lines) + "\n"
@@ -136,6 +156,16 @@ def _table(cls: type, prefix: str) -> Iterator[str]:
             default = flow(shown(member, member.default))
             row = (f"`{member.key}`", doc, kind, f"`{default}`")
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _stored_keys() -> Iterator[str]:
+    yield "| key | meaning | value | default |"
+    yield "|---|---|---|---|"
+    for key in overlay.KEYS:
+        names = ", ".join(f"`{name}`" for name in (key.name, *key.aliases))
+        kind = "secret" if key.secret else key.kind.name
+        row = (names, key.doc, kind, f"`{key.default}`" if key.default else "")
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
 def _about_listeners() -> Iterator[str]:

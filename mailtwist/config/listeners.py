@@ -75,6 +75,12 @@ class Listener:
     max_size: int = 0
     authentication_required: bool = False
     xclient_on: bool = False
+    label: str = ""  # what people call it; "": its name
+    optional_login: bool = False  # a login may be left out, also where submission needs one
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
 
 
 def listener(protocol: str, address: str, item: ListenerItem | None = None) -> Listener:

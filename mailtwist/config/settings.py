@@ -106,6 +106,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    trusted_proxies: tuple[str, ...] = setting(
+        ListOf(Network()),
+        (),
+        "Addresses and networks of proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and "
+        "`X-Request-Id` are believed.",
+        example=["127.0.0.1"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. The last fields are derived and never read from a file."""
 
@@ -161,6 +172,7 @@ class Settings:
         aliases=("max_size",),
     )
     limits: Limits = section(Limits, "Bounds on what one client may ask for.")
+    http: Http = section(Http, "What is served over HTTP.")
     queue: Queue = section(Queue, "Mail that leaves.")
     outbound: Outbound = section(Outbound, "How it leaves.")
     delivery: Delivery = section(Delivery, "Where local mail ends up.")
