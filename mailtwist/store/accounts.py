@@ -290,9 +290,9 @@ def add_alias(
     targets: Sequence[Address | str],
     *,
     now: int | None = None,
-) -> None:
-    """Make an address that stands for others; Conflict when it exists."""
-    name = _parsed(name)
+) -> str:
+    """Make an address that stands for others, and give its id; Conflict when it exists."""
+    name, now = _parsed(name), microseconds(now)
     spelled = builtins.list(dict.fromkeys(_parsed(target).folded for target in targets))
     if not 1 <= len(spelled) <= MAX_TARGETS:
         raise Refusal(f"An alias has 1 to {MAX_TARGETS} targets", code=501, status="5.1.3")
@@ -301,12 +301,18 @@ def add_alias(
     if _address_row(connection, place.domain_id, local_part) is not None:
         raise Conflict(f"The address {name} exists already")
     key = {"domain_id": place.domain_id, "local_part": local_part}
-    connection.execute(insert(address).values(**key, kind="alias"))
+    reference = reference_id(now)
+    connection.execute(
+        insert(address).values(
+            **key, kind="alias", reference_id=reference, created_at=now, updated_at=now
+        )
+    )
     connection.execute(
         insert(address_target),
         [{**key, "n": n, "target": target} for n, target in enumerate(spelled, 1)],
     )
     changes.bump(connection, "address")
+    return reference
 
 
 def remove_alias(connection: Connection, name: Address | str) -> None:

@@ -33,6 +33,21 @@ def _orphans(child: str, parent: str, *keys: str) -> str:
 
 
 _RULES: Final[dict[str, str]] = {
+    # users, groups and permissions
+    "secret of no user": _orphans("user_secret", "user_account", "user_id"),
+    "member who is no user": _orphans("user_group", "user_account", "user_id"),
+    "member of no group": _orphans("user_group", "usergroup", "group_id"),
+    "row shared with no group": _orphans("row_group", "usergroup", "group_id"),
+    "action of no table": _orphans("action", "world", "world_id"),
+    "key of no user": """
+        SELECT api_key_id FROM api_key AS k WHERE NOT EXISTS (
+            SELECT 1 FROM user_account AS u WHERE u.user_id = k.owner_user_id)""",
+    "account of no user": """
+        SELECT account_id FROM account AS a WHERE owner_user_id <> 0 AND NOT EXISTS (
+            SELECT 1 FROM user_account AS u WHERE u.user_id = a.owner_user_id)""",
+    "account of no mail server": """
+        SELECT account_id FROM account AS a WHERE mail_server_id <> 0 AND NOT EXISTS (
+            SELECT 1 FROM mail_server AS m WHERE m.mail_server_id = a.mail_server_id)""",
     # accounts and addresses
     "account without state": _orphans("account", "account_state", "account_id"),
     "state without account": _orphans("account_state", "account", "account_id"),
@@ -55,6 +70,9 @@ _RULES: Final[dict[str, str]] = {
         SELECT domain_id, local_part FROM address AS a WHERE kind = 'alias' AND NOT EXISTS (
             SELECT 1 FROM address_target AS t
             WHERE t.domain_id = a.domain_id AND t.local_part = a.local_part)""",
+    "alias without id": """
+        SELECT domain_id, local_part FROM address
+        WHERE (kind = 'alias') <> (reference_id IS NOT NULL)""",
     "target of no alias": """
         SELECT domain_id, local_part FROM address_target AS t WHERE NOT EXISTS (
             SELECT 1 FROM address AS a

@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import Address, fold_domain, parse_address
+from mailtwist.store import mail_servers
 from mailtwist.store.sql import Statement
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class Directory:
         self._domains: OrderedDict[str, bool] = OrderedDict()
         self._generation = 0
         self.configure(settings)
-        for kind in ("address", "domain"):
+        for kind in ("address", "domain", mail_servers.KIND):
             database.changes.watch(kind, self.clear)
 
     def configure(self, settings: Settings) -> None:
@@ -226,8 +227,8 @@ class Directory:
         row = _DOMAIN(connection, (name,)).first()
         if row is not None and row[4] and row[1] in {"local", "inbox"}:
             return _Domain(row[0], row[2], row[3])
-        # What the file names is local, whatever a row says of it.
-        if name in self._configured:
+        # What the file or a mail server names is local, whatever a row says of it.
+        if name in self._configured or mail_servers.is_hostname(connection, name):
             return _Domain(row[0] if row else 0, "", "+")
         return None
 

@@ -10,11 +10,11 @@ import builtins
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, and_, delete, insert, select
 
 from mailtwist.errors import Conflict, NotFound, Refusal
 from mailtwist.mail.address import fold_domain
-from mailtwist.store import changes
+from mailtwist.store import changes, mail_servers
 from mailtwist.store.ledger import microseconds
 from mailtwist.store.reference import reference_id
 from mailtwist.store.tables import account, address, address_target, domain
@@ -66,6 +66,16 @@ def is_local(connection: Connection, name: str) -> bool:
     """Tell whether a row makes the domain ours."""
     found = find(connection, name)
     return found is not None and found.is_local
+
+
+def first(connection: Connection) -> str:
+    """The domain of names without one, where the settings name none; "": there is none.
+
+    The oldest local domain, else the oldest mail server's name.
+    """
+    is_ours = and_(domain.c.kind == "local", domain.c.enabled == 1)
+    query = select(domain.c.name).where(is_ours).order_by(domain.c.domain_id).limit(1)
+    return str(connection.execute(query).scalar() or mail_servers.first_hostname(connection))
 
 
 def add(

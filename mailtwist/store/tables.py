@@ -64,6 +64,8 @@ domain = Table(
     Column("reference_id", Text, nullable=False, unique=True),
     number("created_at"),
     number("updated_at"),
+    number("owner_user_id", 0),  # 0: nobody
+    number("permission", 561_441),  # mailtwist.mail.permissions
 )
 
 # RCPT is one look-up here. local_part is folded to lower case.
@@ -74,9 +76,20 @@ address = Table(
     Column("local_part", Text, primary_key=True),
     Column("kind", Text, nullable=False),  # account | alias
     number("account_id", nullable=True),
+    Column("reference_id", Text, nullable=True),  # of an alias
+    number("created_at", 0),
+    number("updated_at", 0),
     sqlite_with_rowid=False,
 )
 Index("ix_address_account_id", address.c.account_id)
+_named = text("reference_id IS NOT NULL")
+Index(
+    "ix_address_reference_id",
+    address.c.reference_id,
+    unique=True,
+    sqlite_where=_named,
+    postgresql_where=_named,
+)
 
 address_target = Table(
     "address_target",
@@ -102,8 +115,12 @@ account = Table(
     Column("reference_id", Text, nullable=False, unique=True),
     number("created_at"),
     number("updated_at"),
+    number("owner_user_id", 0),  # 0: nobody
+    number("mail_server_id", 0),  # 0: none
+    number("permission", 16_256),  # mailtwist.mail.permissions; its mail has the same
     sqlite_autoincrement=True,  # the number of a removed account never comes back
 )
+Index("ix_account_owner_user_id", account.c.owner_user_id)
 
 account_secret = Table(
     "account_secret",
@@ -170,6 +187,11 @@ mailbox = Table(
     number("uidvalidity"),
     number("changed_modseq"),
     number("created_at"),
+    # What clients of the REST interface said; nothing here reads it.
+    Column("attributes", Text, nullable=False, server_default=""),
+    Column("flags", Text, nullable=False, server_default=""),
+    Column("permanent_flags", Text, nullable=False, server_default=""),
+    number("permission", nullable=True),  # null: that of the account
     UniqueConstraint("account_id", "name"),
     sqlite_with_rowid=False,
 )

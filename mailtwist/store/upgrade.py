@@ -19,7 +19,7 @@ from mailtwist.store.engine import Engine, open_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_HEAD = "0002_queue"
+SCHEMA_HEAD = "0003_rest"
 
 # Any number that only we use: the advisory lock of migrations on PostgreSQL.
 _LOCK = 0x6D61_696C_7477

@@ -15,6 +15,24 @@ CHUNK = "INSERT INTO content_chunk (content_id, n, start, data) SELECT content_i
 
 # the rule, statements that break it
 BROKEN: dict[str, tuple[str, ...]] = {
+    "secret of no user": (
+        "INSERT INTO user_secret (user_id, secret_id, kind, verifier, created_at)"
+        " VALUES (99, 1, 'a', 'b', 0)",
+    ),
+    "member who is no user": ("INSERT INTO user_group VALUES (99, 99)",),
+    "member of no group": ("INSERT INTO user_group VALUES (99, 99)",),
+    "row shared with no group": ("INSERT INTO row_group VALUES ('mail_server', 1, 99)",),
+    "action of no table": (
+        "INSERT INTO action (action_name, world_id, action_schema, reference_id, permission,"
+        " created_at, updated_at) VALUES ('a', 99, '', 'b', 0, 0, 0)",
+    ),
+    "key of no user": (
+        "INSERT INTO api_key (prefix, hash, scopes, owner_user_id, reference_id, permission,"
+        " created_at, updated_at) VALUES ('a', 'b', '[]', 99, 'c', 0, 0, 0)",
+    ),
+    "account of no user": ("UPDATE account SET owner_user_id = 99",),
+    "account of no mail server": ("UPDATE account SET mail_server_id = 99",),
+    "alias without id": ("UPDATE address SET reference_id = NULL",),
     "account without state": ("DELETE FROM account_state",),
     "state without account": ("INSERT INTO account_state (account_id) VALUES (99)",),
     "account without domain": ("UPDATE account SET domain_id = 99",),

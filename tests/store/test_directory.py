@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import pytest
+from sqlalchemy import insert
 
 from mailtwist.mail.address import Address, parse_address
-from mailtwist.store import accounts, directory, domains
+from mailtwist.store import accounts, changes, directory, domains, mail_servers
 from mailtwist.store.database import Inline
 from mailtwist.store.directory import Directory, Foreign, Target
 from mailtwist.store.engine import Connection
+from mailtwist.store.entities.tables import mail_server
 from tests.store.making import NOW, account
 from tests.support.now import now
 
@@ -277,3 +280,61 @@ def test_wide_and_deep_aliases_are_bounded(database: Inline) -> None:
     assert len(now(found.resolve(parse_address("a0@example.com")))) == 60
     assert len(now(found.resolve(parse_address("d3@example.com")))) == 1
     assert now(found.resolve(parse_address("d1@example.com"))) == ()
+
+
+def _named(hostname: str) -> Callable[[Connection], None]:
+    """Makes a mail_server row, as the REST interface does."""
+
+    def write(connection: Connection) -> None:
+        connection.execute(
+            insert(mail_server).values(
+                hostname=hostname,
+                listen_interface="127.0.0.1:0",
+                max_size=1,
+                max_clients=1,
+                reference_id=hostname,
+                permission=0,
+                created_at=NOW,
+                updated_at=NOW,
+            )
+        )
+        changes.bump(connection, mail_servers.KIND)
+
+    return write
+
+
+@pytest.mark.mission("DAP-084")
+def test_the_name_of_a_mail_server_is_a_local_domain_from_its_commit_on(
+    database: Inline,
+) -> None:
+    directory = Directory(database, Settings())
+    assert not now(directory.is_local("Hosted.example"))
+    assert now(directory.resolve(parse_address("x@hosted.example"))) == ()
+    now(database.write(_named("hosted.example")))
+    assert now(directory.is_local("Hosted.example"))
+    assert not now(directory.is_local("sub.hosted.example"))
+    assert now(directory.resolve(parse_address("x@hosted.example"))) == ()
+    now(database.write(lambda connection: account(connection, "x@hosted.example")))
+    (target,) = now(directory.resolve(parse_address("X@hosted.example")))
+    assert isinstance(target, Target)
+
+
+def test_the_settings_aliases_hold_in_a_mail_servers_domain(
+    database: Inline, people: dict[str, int]
+) -> None:
+    directory = Directory(database, Settings(aliases=ALIASES))
+    now(database.write(_named("hosted.example")))
+    (target,) = now(directory.resolve(parse_address("postmaster@hosted.example")))
+    assert target == Target(people["anna"], "INBOX", "anna@example.com")
+
+
+def test_the_first_domain_is_that_of_names_without_one(database: Inline) -> None:
+    def first() -> str:
+        return now(database.read(domains.first))
+
+    assert first() == ""
+    now(database.write(_named("mx.hosted.example")))
+    assert first() == "mx.hosted.example"
+    for name, kind in (("b.example", "relay"), ("z.example", "local"), ("a.example", "local")):
+        now(database.write(partial(domains.add, name=name, kind=kind)))
+    assert first() == "z.example"

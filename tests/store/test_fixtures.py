@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from mailtwist.store import accounts, content, mailboxes
+from mailtwist.mail.permissions import NOBODY, SYSTEM, Viewer
+from mailtwist.store import accounts, content, entities, identities, mailboxes
 from mailtwist.store.deliver import Acceptance, Entry, deliver
 from mailtwist.store.engine import Engine, open_engine
+from mailtwist.store.entities import engine
+from mailtwist.store.entities.model import ListRequest
 from mailtwist.store.queue import claims, control, listing
 from mailtwist.store.queue.outcomes import record
 from mailtwist.store.tables import content as content_table
@@ -96,6 +99,41 @@ def test_mail_of_the_queue_goes_on_in_it(left: Engine) -> None:
         assert {listed.state for listed in left_over} <= {"held", "failed"}
         assert len(left_over) < earlier or earlier == 0
     assert violations(left) == []
+
+
+def test_its_rows_are_listed_for_who_may_see_them(left: Engine) -> None:
+    with left.write() as connection:
+        entities.seed(connection, NOW)
+        for name in entities.ENTITIES:
+            page = engine.list_rows(connection, SYSTEM, name, ListRequest(size=1000))
+            assert len(page.items) == page.total
+            assert engine.list_rows(connection, NOBODY, name, ListRequest()).total <= page.total
+        aliases = engine.list_rows(connection, SYSTEM, "alias", ListRequest(size=1000)).items
+        for alias in aliases:
+            assert engine.get_row(connection, SYSTEM, "alias", alias.id).attributes["targets"]
+        assert len(aliases) == len(accounts.aliases(connection)) > 0
+
+
+def test_users_go_on_with_what_they_had(empty: Engine) -> None:
+    (rest,) = (path for path in FIXTURES if path.stem == "0003_rest")
+    load(empty, from_json(rest.read_text()))
+    upgrade(empty)
+    with empty.write() as connection:
+        anna = identities.active(connection, "anna@example.com")
+        root = identities.active(connection, "root@example.com")
+        assert anna is not None
+        assert root is not None
+        known = identities.user_of_number(connection, anna.account_id)
+        assert known is not None
+        viewer = Viewer(known.user_id, known.reference_id, known.email, known.groups)
+        own = engine.list_rows(connection, viewer, "mail_account", ListRequest()).items
+        assert [item.attributes["username"] for item in own] == ["anna@example.com"]
+        shared = engine.list_rows(connection, viewer, "mail_server", ListRequest()).items
+        assert [item.attributes["hostname"] for item in shared] == ["mail.example.com"]
+        assert engine.list_rows(connection, viewer, "credential", ListRequest()).total == 0
+        administrator = identities.user_of_number(connection, root.account_id)
+        assert administrator is not None
+        assert administrator.is_admin
 
 
 def test_a_dump_loads_as_it_was(left: Engine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,12 +49,18 @@ def test_the_revisions_make_exactly_the_tables_of_the_code(empty: Engine) -> Non
 def sqlite_schema(engine: Engine) -> set[str]:
     with engine.read() as connection:
         statements = connection.execute(text("SELECT sql FROM sqlite_schema")).scalars()
-        # The order of constraints within a table means nothing.
-        return {
-            "\n".join(sorted(line.strip(", ") for line in sql.split("\n")))
-            for sql in statements
-            if sql
-        }
+        return {_sorted(sql) for sql in statements if sql}
+
+
+def _sorted(sql: str) -> str:
+    """A statement whose spacing and order within the brackets mean nothing.
+
+    A column that was added stands on the line of the one before it.
+    """
+    head, _, rest = " ".join(sql.split()).partition("(")
+    body, _, tail = rest.rpartition(")")
+    pieces = re.split(r",\s*(?![^(]*\))", body)
+    return "\n".join([head.strip(), *sorted(piece.strip() for piece in pieces), tail.strip()])
 
 
 POSTGRESQL_SCHEMA = """

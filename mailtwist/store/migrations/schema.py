@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mailtwist.store.entities.tables
 import mailtwist.store.queue.tables
 import mailtwist.store.tables  # noqa: F401
 from mailtwist.store.schema import metadata

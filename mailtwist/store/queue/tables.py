@@ -32,6 +32,14 @@ queue_message = Table(
     number("attend_at"),  # a delay is to be reported, or it expires
     number("finished_at", nullable=True),
 )
+_submitted = text("account_id <> 0")
+Index(
+    "ix_queue_message_account_id",
+    queue_message.c.account_id,
+    queue_message.c.queue_id,
+    sqlite_where=_submitted,
+    postgresql_where=_submitted,
+)
 Index("ix_queue_message_content_id", queue_message.c.content_id)
 _open = text("finished_at IS NULL")
 Index(
