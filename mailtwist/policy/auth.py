@@ -32,6 +32,7 @@ from mailtwist.policy.lockout import (
     LOCK_S,
     MAX_REMEMBERED,
     REMEMBERED_S,
+    USER,
     WINDOW_S,
     RecentRefusals,
     Subject,
@@ -39,7 +40,7 @@ from mailtwist.policy.lockout import (
     locked_out,
 )
 from mailtwist.policy.remembered import Addresses, Check, Successes
-from mailtwist.store import accounts, failures, logins
+from mailtwist.store import accounts, failures, identities, logins
 from mailtwist.store.accounts import Verifier
 from mailtwist.store.engine import Connection
 
@@ -61,6 +62,42 @@ class Clock(Protocol):
     def seconds(self) -> float: ...
 
 
+class People(Protocol):
+    """Who may log in, by number: accounts, or the users of the REST interface."""
+
+    @property
+    def scope(self) -> str:
+        """What their bad logins are counted under; a key of LIMITS."""
+
+    def active(self, connection: Connection, username: str) -> logins.Active | None:
+        """Find one by folded name, unless he is shut out."""
+
+    def verifiers(self, connection: Connection, number: int) -> Sequence[Verifier]: ...
+    def addresses(self, connection: Connection, number: int) -> frozenset[str]:
+        """What he may send as."""
+
+
+class Accounts:
+    """Mail accounts: SMTP, IMAP."""
+
+    scope = ACCOUNT
+    active = staticmethod(logins.active)
+    verifiers = staticmethod(accounts.secrets)
+    addresses = staticmethod(accounts.addresses)
+
+
+class Users:
+    """Users of the REST interface, who send as nobody by themselves."""
+
+    scope = USER
+    active = staticmethod(identities.active)
+    verifiers = staticmethod(identities.verifiers)
+
+    @staticmethod
+    def addresses(_connection: Connection, _number: int) -> frozenset[str]:
+        return frozenset()
+
+
 class Store(Protocol):
     """The part of the database that logins need."""
 
@@ -72,11 +109,15 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who logged in, and the addresses that this account may send as (folded)."""
+    """Who logged in, and the addresses that this account may send as (folded).
+
+    ``auth_version``: which of his passwords it was.
+    """
 
     account_id: int
     username: str
     addresses: frozenset[str]
+    auth_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +144,16 @@ class Facts:
 
     def login(self) -> Login:
         assert self.account is not None, "only of a known account"
-        return Login(self.account.account_id, self.account.username, self.addresses)
+        account = self.account
+        return Login(account.account_id, account.username, self.addresses, account.auth_version)
 
 
 class Authenticator:
     """Checks passwords against the store and keeps count of the bad ones.
 
     ``default_domain`` completes a username that has no domain; ``cost`` is that of new
-    verifiers, so that an unknown account takes as long.
+    verifiers, so that an unknown account takes as long. ``people``: whose passwords; mail
+    accounts' by default.
     """
 
     def __init__(
@@ -122,12 +165,14 @@ class Authenticator:
         cost: int = passwords.DEFAULT_COST,
         default_domain: str = "",
         turns: hashing.Turns | None = None,
+        people: People | None = None,
     ) -> None:
         self._database = database
+        self._people = people or Accounts()
         self._clock = clock
         self._derivation = derivation or hashing.Inline()
         self._unknown = passwords.unknown_verifiers(cost)
-        self._default_domain = default_domain
+        self.default_domain = default_domain
         self._turns = turns or hashing.Turns()
         self._refusals = RecentRefusals()
         self._successes = Successes()
@@ -166,14 +211,14 @@ class Authenticator:
 
     def _attempt(self, username: str, peer: str) -> Attempt:
         name = username[: MAX_USERNAME + 1].strip()
-        if self._default_domain and "@" not in name:
-            name = f"{name}@{self._default_domain}"
+        if self.default_domain and "@" not in name:
+            name = f"{name}@{self.default_domain}"
         try:
             name = parse_address(name).folded
         except ProtocolViolation:
             # Nobody's name, but counted and logged like one: what no database takes must go.
             name = "".join(c if c.isprintable() else "?" for c in name)
-        return Attempt(name, Subject(ACCOUNT, name), address_subject(peer))
+        return Attempt(name, Subject(self._people.scope, name), address_subject(peer))
 
     async def _login(self, attempt: Attempt, password: str) -> Login:
         digest = self._successes.digest(password)
@@ -237,9 +282,7 @@ class Authenticator:
         now = self._clock.seconds()
         generation = self._addresses.generation
         facts = await self._database.read(
-            lambda connection: _read_facts(
-                connection, attempt, int(now * 1e6), self._addresses.get, with_verifiers
-            )
+            lambda connection: self._read_facts(connection, attempt, int(now * 1e6), with_verifiers)
         )
         for subject, until in facts.locked:
             self._refusals.add(subject, min(now + REMEMBERED_S, until / 1e6))
@@ -247,6 +290,25 @@ class Authenticator:
         if facts.account is not None:
             self._addresses.add(facts.account.account_id, facts.addresses, generation)
         return facts
+
+    def _read_facts(
+        self, connection: Connection, attempt: Attempt, now: int, with_verifiers: bool
+    ) -> Facts:
+        people = self._people
+        locked = tuple(
+            (subject, until)
+            for subject in attempt.subjects
+            if (until := failures.locked(connection, subject.scope, subject.name, now=now))
+        )
+        account = people.active(connection, attempt.username) if not locked else None
+        if account is None:
+            return Facts(None, locked=locked)
+        number = account.account_id
+        addresses = self._addresses.get(number)
+        if addresses is None:
+            addresses = people.addresses(connection, number)
+        verifiers = people.verifiers(connection, number) if with_verifiers else ()
+        return Facts(account, addresses, verifiers)
 
     # -- shut out ---------------------------------------------------------------------------
 
@@ -288,28 +350,6 @@ class Authenticator:
             )
         except MailError as error:
             log.info("bad logins not forgotten", account=account.name, reason=error.detail)
-
-
-def _read_facts(
-    connection: Connection,
-    attempt: Attempt,
-    now: int,
-    known_addresses: Callable[[int], frozenset[str] | None],
-    with_verifiers: bool,
-) -> Facts:
-    locked = tuple(
-        (subject, until)
-        for subject in attempt.subjects
-        if (until := failures.locked(connection, subject.scope, subject.name, now=now))
-    )
-    account = logins.active(connection, attempt.username) if not locked else None
-    if account is None:
-        return Facts(None, locked=locked)
-    addresses = known_addresses(account.account_id)
-    if addresses is None:
-        addresses = accounts.addresses(connection, account.account_id)
-    verifiers = accounts.secrets(connection, account.account_id) if with_verifiers else ()
-    return Facts(account, addresses, verifiers)
 
 
 def _count_failure(connection: Connection, attempt: Attempt, now: int) -> Locked:

@@ -15,6 +15,7 @@ from mailtwist.errors import TemporaryFailure
 from mailtwist.net.counters import network_of
 
 ACCOUNT: Final = "account"
+USER: Final = "user"  # of the REST interface
 ADDRESS: Final = "address"
 
 WINDOW_S: Final = 300
@@ -22,7 +23,7 @@ LOCK_S: Final = 300
 # The fifth bad login locks the account. An address may have a few users behind it,
 # so it gets some more; two passwords may be under check when the count is
 # reached, and the tenth bad login must already be refused unseen.
-LIMITS: Final = {ACCOUNT: 5, ADDRESS: 8}
+LIMITS: Final = {ACCOUNT: 5, USER: 5, ADDRESS: 8}
 
 # A refusal is believed for this long before the rows are asked again, so that an
 # unlocking by another process is soon noticed.

@@ -44,10 +44,13 @@ MAX_PASSWORD_OCTETS: Final = 1024
 MAX_TRIED: Final = 4
 
 
-def make_verifiers(password: str, *, cost: int = DEFAULT_COST) -> list[Verifier]:
+def make_verifiers(
+    password: str, *, cost: int = DEFAULT_COST, has_scram: bool = True
+) -> list[Verifier]:
     """Make what is stored for ``password``, one verifier of each kind.
 
-    Raises: Refusal when the password is empty or longer than 1024 octets.
+    ``has_scram``: false where nobody will ask for the keys of SCRAM. Raises: Refusal when the
+    password is empty or longer than 1024 octets.
     """
     octets = prepare(password)
     if not octets:
@@ -55,6 +58,8 @@ def make_verifiers(password: str, *, cost: int = DEFAULT_COST) -> list[Verifier]
     if len(octets) > MAX_PASSWORD_OCTETS:
         raise Refusal(f"The password is longer than {MAX_PASSWORD_OCTETS} octets")
     hashed = bcrypt.hashpw(_shorten(octets), bcrypt.gensalt(cost)).decode("ascii")
+    if not has_scram:
+        return [Verifier(BCRYPT, hashed)]
     scram = Scram.derive(octets, os.urandom(16), SCRAM_ITERATIONS)
     return [Verifier(BCRYPT, hashed), Verifier(SCRAM_SHA_256, scram.text())]
 

@@ -1,9 +1,9 @@
 """Which certificate a TLS handshake gets, by the name that the client asks for.
 
-One :class:`Certificates` serves every listener and STARTTLS: its ``creator`` stays the same
-object for the life of the process, while :meth:`Certificates.replace` swaps
-what it hands out. The next handshake uses the new set; sessions that run keep theirs.
-All contexts are in memory, so a handshake reads no file.
+One :class:`Certificates` serves every listener and STARTTLS: what its ``creator`` and
+:meth:`Certificates.of` give stays good for the life of the process, while
+:meth:`Certificates.replace` swaps what they hand out. The next handshake uses the new set;
+sessions that run keep theirs. All contexts are in memory, so a handshake reads no file.
 
 Standards: RFC 8446; RFC 5246; RFC 6066 §3 (SNI); RFC 8314 §3; RFC 9325 §3, §4.
 """
@@ -102,7 +102,8 @@ class ConnectionCreator:
 
     def replace(self, default: SSL.Context, by_name: Mapping[str, SSL.Context]) -> None:
         """Use another set from the next handshake on; names in lower case, ``*.x`` for any of x."""
-        default.set_tlsext_servername_callback(self._choose)
+        for context in {default, *by_name.values()}:
+            context.set_tlsext_servername_callback(self._choose)
         self._by_name = dict(by_name)
         self._default = default
 
@@ -113,18 +114,31 @@ class ConnectionCreator:
         asked = connection.get_servername()
         if asked is None:
             return
-        chosen = self.context_for(asked.decode("latin-1"))
-        if chosen is not self._default:
+        chosen = self._find(asked.decode("latin-1"))
+        # Asked for a name that nobody has, a listener stays with its own.
+        if chosen is not None and chosen is not connection.get_context():
             connection.set_context(chosen)
 
     def context_for(self, name: str) -> SSL.Context:
         """Choose by exact name, then by a wildcard for its first label, else the default."""
+        return self._find(name) or self._default
+
+    def _find(self, name: str) -> SSL.Context | None:
         # RFC 6066 §3; RFC 9525 §6.3
         name = name.lower().rstrip(".")
-        exact = self._by_name.get(name)
-        if exact is not None:
-            return exact
-        return self._by_name.get("*." + name.partition(".")[2], self._default)
+        return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class NamedCreator:
+    """The same for a listener with a name: whoever asks for none gets its certificate."""
+
+    def __init__(self, creator: ConnectionCreator, name: str) -> None:
+        self._creator = creator
+        self._name = name
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802
+        return SSL.Connection(self._creator.context_for(self._name), None)
 
 
 class Certificates:
@@ -136,13 +150,22 @@ class Certificates:
         context = make_context(chain, key, min_version)
         self.creator = ConnectionCreator(context, dict.fromkeys(names_of(chain), context))
 
+    def of(self, name: str) -> ConnectionCreator | NamedCreator:
+        """The creator of a listener with this name; "": it has none."""
+        return NamedCreator(self.creator, name) if name else self.creator
+
     def replace(self, default: tuple[bytes, bytes], *others: tuple[bytes, bytes]) -> None:
-        """Swap in new pairs of (chain, key), all or none. Raises: ValueError."""
+        """Swap in new pairs of (chain, key), all or none. Raises: ValueError.
+
+        Of two for one name the earlier of ``others`` counts, and the default one last.
+        """
+        pairs = (*others, default)
+        contexts = {pair: make_context(*pair, self._min_version) for pair in set(pairs)}
         by_name: dict[str, SSL.Context] = {}
-        for chain, key in (*others, default):
-            context = make_context(chain, key, self._min_version)
-            by_name.update(dict.fromkeys(names_of(chain), context))
-        self.creator.replace(context, by_name)
+        for pair in pairs:
+            for name in names_of(pair[0]):
+                by_name.setdefault(name, contexts[pair])
+        self.creator.replace(contexts[default], by_name)
 
 
 def read_pair(cert_file: str, key_file: str) -> tuple[bytes, bytes]:

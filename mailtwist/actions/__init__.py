@@ -1,0 +1,1 @@
+"""What may be asked of the server beside reading and writing rows: named operations."""

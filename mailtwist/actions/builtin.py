@@ -1,0 +1,18 @@
+"""Every operation that is built in, by entity and name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from mailtwist.actions import accounts, certificates, mail_boxes, outbox, world
+from mailtwist.actions.registry import Operation
+
+OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = MappingProxyType(
+    {
+        (operation.entity, operation.name): operation
+        for module in (accounts, world, outbox, mail_boxes, certificates)
+        for operation in module.OPERATIONS
+    }
+)
