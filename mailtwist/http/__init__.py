@@ -1,1 +1,1 @@
-"""What is served over HTTP; today whether the server is alive and well."""
+"""What is served over HTTP: rows as JSON:API, actions, ``_config``, and whether all is well."""

@@ -1,7 +1,9 @@
 """HTTP/1.1 under bounds: of a request's size, of the time it may take, of connections.
 
 The stock channel bounds the header's size but restarts its idle timer at each octet, and takes
-a body of any size; both are mended here. No answer names the software.
+a body of any size; both are mended here. A client that does not read its answers is asked
+nothing more, for the transport is full, and is cut off when the idle timer ends. No answer
+names the software.
 
 Standards: RFC 9112; RFC 9110 §15.5.9 (408), §15.5.14 (413).
 """
@@ -11,22 +13,21 @@ Standards: RFC 9112; RFC 9110 §15.5.9 (408), §15.5.14 (413).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from typing_extensions import override
 
-from mailtwist.http.app import Application, Health
+from mailtwist.errors import MailError, ProtocolViolation
+from mailtwist.http.exchange import phrase, refusal
+from mailtwist.http.front import Facts, Front
 from mailtwist.net.counters import Connections
-
-log = Logger()
 
 HEADER_S: Final = 20.0
 BODY_S: Final = 60.0
@@ -34,7 +35,45 @@ KEEP_ALIVE_S: Final = 60.0
 MAX_BODY: Final = 1 << 20
 
 
+class TooLarge(MailError):
+    http_status = 413
+    default_text = f"The body has more than {MAX_BODY} octets"
+
+
+class AddressTooLong(MailError):
+    http_status = 414
+    default_text = "The address of the request is too long"
+
+
+class HeaderTooLarge(MailError):
+    http_status = 431
+    default_text = "A field of the header is too long"
+
+
+class TooSlow(MailError):
+    http_status = 408
+    default_text = "The request took too long to come in"
+
+
+class TooFull(MailError):
+    http_status = 503
+    default_text = "Too many connections"
+
+
 class BoundedRequest(Request):
+    """A request whose body stays octets until a route reads it."""
+
+    facts: Facts | None = None
+
+    def __init__(self, channel: Any, *arguments: Any) -> None:
+        # The stock parser of forms reads a body of any type by what it says that it is.
+        super().__init__(channel, *arguments, parsePOSTFormSubmission=False)
+
+    @override
+    def gotLength(self, length: int | None) -> None:
+        # The stock class opens a file for a larger body. Ours fits into memory.
+        self.content = BytesIO()
+
     @override
     def setHeader(self, name: bytes, value: bytes) -> None:
         if name.lower() != b"server":
@@ -44,7 +83,7 @@ class BoundedRequest(Request):
 class BoundedChannel(HTTPChannel):
     """A connection whose requests must arrive whole within a deadline and a size."""
 
-    requestFactory = BoundedRequest  # noqa: N815
+    requestFactory: Any = BoundedRequest  # noqa: N815
     transport: Any
     factory: BoundedSite
 
@@ -60,7 +99,7 @@ class BoundedChannel(HTTPChannel):
     def connectionMade(self) -> None:
         self._host = str(getattr(self.transport.getPeer(), "host", ""))
         if not self.factory.enter(self):
-            self._answer_and_close(b"503 Service Unavailable")
+            self._answer_and_close(TooFull())
             return
         super().connectionMade()
 
@@ -77,7 +116,7 @@ class BoundedChannel(HTTPChannel):
         self._set_deadline(BODY_S)
         self._in_body, self._body_octets = True, 0
         if self.length is not None and self.length > MAX_BODY:
-            self._answer_and_close(b"413 Content Too Large")
+            self._answer_and_close(TooLarge())
             return
         super().allHeadersReceived()
 
@@ -89,7 +128,7 @@ class BoundedChannel(HTTPChannel):
             self._body_octets += len(data)
             # Chunked framing counts too: chunks of one octet are no reason to take more.
             if self.length is None and self._body_octets > MAX_BODY:
-                self._answer_and_close(b"413 Content Too Large")
+                self._answer_and_close(TooLarge())
                 return
         super().rawDataReceived(data)
 
@@ -120,14 +159,27 @@ class BoundedChannel(HTTPChannel):
 
     def _too_late(self) -> None:
         self._deadline = None
-        self._answer_and_close(b"408 Request Timeout")
+        self._answer_and_close(TooSlow())
 
-    def _answer_and_close(self, status: bytes) -> None:
+    @override
+    def lineLengthExceeded(self, line: bytes) -> None:
+        # The stock channel hangs up without a word. RFC 9110 §15.5.15; RFC 6585 §5
+        self._answer_and_close(HeaderTooLarge() if self.requests else AddressTooLong())
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+        # The stock channel's answer to what is no HTTP has no body.
+        self._answer_and_close(ProtocolViolation("This is no HTTP request"))
+
+    def _answer_and_close(self, error: MailError) -> None:
+        """Answer what is no request yet, and take no more."""
         self._refused = True
         self._set_deadline(None)
-        self.transport.write(
-            b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        answer = refusal(error)
+        head = (
+            f"HTTP/1.1 {answer.status} {phrase(answer.status)}\r\nConnection: close\r\n"
+            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
         )
+        self.transport.write(head.encode("ascii") + answer.body)
         self.transport.loseConnection()
 
 
@@ -137,11 +189,12 @@ class BoundedSite(Site):
     protocol = BoundedChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: Any, *, reactor: Any, counters: Connections, clients: int) -> None:
+    def __init__(self, front: Front, *, reactor: Any, counters: Connections, clients: int) -> None:
         super().__init__(
-            resource, requestFactory=BoundedRequest, timeout=KEEP_ALIVE_S, reactor=reactor
+            front, requestFactory=BoundedRequest, timeout=KEEP_ALIVE_S, reactor=reactor
         )
         self.displayTracebacks = False
+        self._front = front
         self.max_clients = clients
         self._counters = counters
         self._channels: dict[BoundedChannel, str] = {}
@@ -184,24 +237,11 @@ class BoundedSite(Site):
 
     @override
     def log(self, request: Request) -> None:  # type: ignore[override]
-        log.debug(
-            "http request",
-            method=request.method.decode("latin-1"),
-            path=request.path.decode("latin-1"),
-            status=request.code,
-            peer=getattr(request.getClientAddress(), "host", ""),
-        )
+        self._front.log(request)
 
 
 def make_factory(
-    health: Callable[[], Awaitable[Health]],
-    *,
-    reactor: Any,
-    counters: Connections,
-    max_clients: int = 0,
+    front: Front, *, reactor: Any, counters: Connections, max_clients: int = 0
 ) -> BoundedSite:
-    """Make the factory of one ``http`` or ``https`` listener."""
-    application = Application(health)
-    return BoundedSite(
-        application.app.resource(), reactor=reactor, counters=counters, clients=max_clients
-    )
+    """Make the factory of one ``http`` or ``https`` listener. They all share one front."""
+    return BoundedSite(front, reactor=reactor, counters=counters, clients=max_clients)

@@ -1,72 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 
 from mailtwist.errors import StoreUnavailable
 from mailtwist.http import service
-from mailtwist.http.service import make_factory
-from mailtwist.net.counters import Connections
+from tests.http.asking import Health, Server
 from tests.support.now import now
-
-
-@dataclass
-class Health:
-    is_good: bool = True
-    detail: str = ""
-
-
-class Transport(StringTransport):
-    aborted = False
-    protocol: Any
-
-    def abortConnection(self):
-        self.aborted = self.disconnected = True
-
-    def loseConnection(self):
-        self.disconnecting = True
-
-
-class Server:
-    def __init__(self, *, limit=100, clients=0):
-        self.clock = Clock()
-        self.health: Any = Health()
-        self.counters = Connections(limit)
-        self.site = make_factory(
-            self.check, reactor=self.clock, counters=self.counters, max_clients=clients
-        )
-        self.site.doStart()
-
-    async def check(self):
-        if isinstance(self.health, Exception):
-            raise self.health
-        if isinstance(self.health, Deferred):
-            return await self.health
-        return self.health
-
-    def connect(self, host="192.0.2.1"):
-        transport = Transport(peerAddress=IPv4Address("TCP", host, 4321))
-        channel = self.site.buildProtocol(transport.getPeer())
-        transport.protocol = channel
-        channel.makeConnection(transport)
-        return transport
-
-    def ask(self, request, host="192.0.2.1"):
-        transport = self.connect(host)
-        transport.protocol.dataReceived(request)
-        return transport
-
-    def hang_up(self, transport):
-        transport.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 @pytest.fixture
@@ -110,7 +52,6 @@ def test_health_is_bad_when_the_store_takes_none(server):
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/nothing/here", 404),
         ("GET", "/ping/", 404),
         ("GET", "/%2e%2e/etc/passwd", 404),
@@ -127,7 +68,7 @@ def test_other_routes_are_refused_in_json(server, method, path, status):
 
 def test_an_error_of_ours_becomes_its_status_and_a_bug_500(server, monkeypatch):
     failures = []
-    monkeypatch.setattr("mailtwist.http.app.log.failure", lambda *a: failures.append(a))
+    monkeypatch.setattr("mailtwist.http.front.log.failure", lambda *a: failures.append(a))
     server.health = StoreUnavailable(detail="secret path")
     status, _, body = get(server, "/health")
     assert status == 503
@@ -221,9 +162,10 @@ def test_a_body_that_is_too_large_is_refused(server, request_):
     transport = server.connect()
     for at in range(0, len(request_), 65536):
         transport.protocol.dataReceived(request_[at : at + 65536])
-    assert transport.value() == (
-        b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    )
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in head
+    assert json.loads(body)["errors"][0]["status"] == "413"
     assert transport.disconnecting
     server.hang_up(transport)
 
@@ -235,6 +177,27 @@ def test_endless_headers_are_refused(server):
         if transport.disconnecting:
             break
         transport.protocol.dataReceived(b"X-A: " + b"b" * 100 + b"\r\n")
+    assert transport.disconnecting
+    server.hang_up(transport)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /ping?" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /ping?" + b"a" * 20_000, 414),
+        (b"GET /ping HTTP/1.1\r\nX-A: " + b"a" * 20_000 + b"\r\nHost: x\r\n\r\n", 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_refused_in_json(server, request_, status):
+    transport = server.ask(request_)
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(body)["errors"][0]["status"] == str(status)
     assert transport.disconnecting
     server.hang_up(transport)
 
@@ -290,3 +253,27 @@ def test_a_stop_does_not_wait_for_ever():
 
 def test_a_stop_without_connections_is_at_once():
     now(Server().site.drain(10))
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(server):
+    transport = server.ask(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    # The transport is full: what stands in it never leaves.
+    server.clock.pump([1] * 59)
+    assert not transport.disconnecting
+    server.clock.pump([1] * 2)
+    assert transport.disconnecting
+    assert not transport.aborted
+    server.clock.pump([1] * 15)
+    assert transport.aborted
+    server.hang_up(transport)
+
+
+def test_a_client_that_does_not_read_is_not_asked_for_more(server):
+    transport = server.ask(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    producer = transport.producer
+    transport.clear()
+    producer.pauseProducing()
+    assert transport.producerState == "paused"
+    producer.resumeProducing()
+    assert transport.producerState == "producing"
+    server.hang_up(transport)

@@ -1,0 +1,147 @@
+"""One request and its answer as plain values: what a route is made of.
+
+A module of this package that has something to serve exports ``routes(parts)``, which gives
+:class:`Route` values. The front (:mod:`mailtwist.http.front`) turns what Twisted received into
+an :class:`Exchange`, runs the route and writes its :class:`Answer`. Errors of the tree of
+:mod:`mailtwist.errors` are turned into an answer by the route's ``refuse``.
+
+Nothing here imports Twisted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from mailtwist.errors import MailError
+from mailtwist.http.bodies import is_json, read_form, read_json
+
+if TYPE_CHECKING:
+    from mailtwist.mail.permissions import Viewer
+
+JSON_TYPE: Final = "application/json"
+JSONAPI_TYPE: Final = "application/vnd.api+json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+
+Parameters = Mapping[str, tuple[str, ...]]
+
+
+async def no_pause() -> None:
+    """Go on at once."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that has come in whole and passed the limits."""
+
+    method: str
+    path: str
+    """As sent, without the query string."""
+    parameters: Parameters
+    """Of the query string, decoded, in their order; at most 100."""
+    header: Callable[[str], str]
+    """The first value of a header field, "" without one. 8-bit octets are decoded as UTF-8, what
+    is none is replaced."""
+    body: bytes
+    """At most 1 MiB."""
+    identify: Callable[[], Awaitable[Viewer]]
+    """Who asks; a guest without a token. Asked once, whoever calls. Raises: Unauthorized for a
+    token that is no good."""
+    client: str = ""
+    """The address of the client, as far as trusted proxies tell it."""
+    origin: str = ""
+    """``http://host:port`` as the client wrote it; "" when it did not say."""
+    request_id: str = ""
+    by_cookie: bool = False
+    """Whether the token came by cookie: then a browser sends it whoever wrote the page."""
+    pause: Callable[[], Awaitable[None]] = no_pause
+    """Lets the reactor do what waits, in the midst of work that is longer than a few ms."""
+
+    def first(self, name: str, default: str = "") -> str:
+        """The first value of a parameter."""
+        values = self.parameters.get(name)
+        return values[0] if values else default
+
+    def json(self) -> Any:
+        """The body as JSON; ``{}`` when there is none.
+
+        Raises: ProtocolViolation (400), UnsupportedType (415).
+        """
+        return read_json(self.body, self.header("content-type"), is_strict=self.by_cookie)
+
+    def form(self) -> Parameters:
+        """The body as an HTML form, when its type says so; else nothing."""
+        if is_json(self.header("content-type")):
+            return {}
+        return read_form(self.body, self.header("content-type"))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON_TYPE
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encoded(value: object) -> bytes:
+    """JSON in its short form; half a surrogate pair that a mail brought is a question mark."""
+    return _encode(value).encode("utf-8", "replace")
+
+
+def json_answer(
+    value: object,
+    status: int = 200,
+    *,
+    content_type: str = JSON_TYPE,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Answer:
+    return Answer(status, encoded(value), content_type, headers)
+
+
+def text_answer(text: str, status: int = 200, *, content_type: str = TEXT_TYPE) -> Answer:
+    return Answer(status, text.encode("utf-8"), content_type)
+
+
+def refusal(error: MailError) -> Answer:
+    """The error of a route that has no shape of its own: it is read in several ways."""
+    status = error.http_status
+    return json_answer(
+        {
+            "success": False,
+            "message": error.text,
+            "error": error.text,
+            "errors": [{"status": str(status), "title": phrase(status), "detail": error.text}],
+        },
+        status,
+    )
+
+
+def phrase(status: int) -> str:
+    """The words that stand beside a status code."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+Run = Callable[..., Awaitable[Answer]]
+Refuse = Callable[[MailError], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``run(exchange, **path)`` gets the ``<names>`` of the rule as keywords, decoded."""
+
+    rule: str
+    """``/api/<entity>/<id>``; a name takes one segment, ``<path:name>`` the rest."""
+    methods: tuple[str, ...]
+    run: Run
+    refuse: Refuse = refusal
+    """How an error looks here; a bug comes as MailError("Internal error")."""

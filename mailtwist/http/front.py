@@ -1,0 +1,289 @@
+"""What every request passes before its route, and every answer behind it.
+
+In order: who is the client (trusted proxies), a request id, CORS, limits; then klein finds the
+route; then gzip and the headers that all answers bear. One front serves all HTTP listeners of
+a process, so a limit is one limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from klein import Klein
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from typing_extensions import override
+from werkzeug.exceptions import HTTPException
+
+from mailtwist.errors import MailError, NotFound, ProtocolViolation
+from mailtwist.http import cors, encoding, jsonapi, limits
+from mailtwist.http.bodies import read_parameters
+from mailtwist.http.exchange import Answer, Exchange, Parameters, Route, refusal
+from mailtwist.http.identity import find_token, is_foreign_page
+from mailtwist.http.ports import Parts
+from mailtwist.http.proxies import Client, Proxies, is_host
+from mailtwist.http.received import add_header, header_of, path_of, query_of, set_headers
+from mailtwist.http.status import Statistics
+from mailtwist.mail.permissions import NOBODY, Viewer
+from mailtwist.net.session_id import new_session_id, session_id
+
+log = Logger()
+
+# Nothing of ours is a page; what a browser takes for one must not run.
+ALWAYS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a request while it is answered; the access log ends with it."""
+
+    client: Client
+    request_id: str
+    began: float
+    user: str = ""
+    rate: limits.Standing | None = None
+
+
+class Unrouted(MailError):
+    """No route, or not this method."""
+
+    http_status = 404
+
+
+class Front(Resource):
+    """The root of every HTTP listener."""
+
+    isLeaf = True  # noqa: N815
+
+    def __init__(
+        self,
+        parts: Parts,
+        routes: Iterable[Route],
+        *,
+        clock: Any,
+        statistics: Statistics | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        settings = parts.settings
+        self._parts = parts
+        self._clock = clock
+        self._statistics = statistics or Statistics(clock.seconds)
+        self._proxies = Proxies(settings.http.trusted_proxies if settings is not None else ())
+        self._window = limits.Window()
+        self._at_once = limits.AtOnce()
+        self._routed = _routed(routes, self._serve, self._refuse_route)
+
+    # -- before the route -------------------------------------------------------------------
+
+    @override
+    def render(self, request: Any) -> Any:
+        context = copy_context()
+        return context.run(self._render, request)
+
+    def _render(self, request: Any) -> Any:
+        header = header_of(request)
+        peer = getattr(request.getClientAddress(), "host", "")
+        client = self._proxies.client(peer, header, is_secure=request.isSecure())
+        request_id = client.request_id or new_session_id()
+        session_id.set(request_id)
+        facts = Facts(client, request_id, self._clock.seconds())
+        request.facts = facts
+        refused = self._admit(request, facts, header)
+        if refused is not None:
+            request.write(self._written(request, refused))
+            request.finish()
+            return NOT_DONE_YET
+        return self._routed.render(request)
+
+    def _admit(self, request: Any, facts: Facts, header: Callable[[str], str]) -> Answer | None:
+        """The answer to a request that gets no further; None: it does."""
+        path = path_of(request)
+        set_headers(request, [("X-Request-Id", facts.request_id)])
+        host = facts.client.host
+        if host and not is_host(host):
+            return _shape(path)(ProtocolViolation("The Host field cannot be read"))
+        policy = cors.policy(self._value("cors.config"))
+        origin, method = header("origin"), request.method.decode("latin-1")
+        wanted = header("access-control-request-method")
+        if cors.is_preflight(method, origin, wanted):
+            return _preflight(policy, origin, wanted, header("access-control-request-headers"))
+        set_headers(request, policy.answer_headers(origin))
+        return self._limited(request, facts, path)
+
+    def _limited(self, request: Any, facts: Facts, path: str) -> Answer | None:
+        address = facts.client.address
+        rates = limits.rates(self._value("limit.rate"))
+        facts.rate = self._window.count(address, path, rates, self._clock.seconds())
+        set_headers(request, facts.rate.headers)
+        if facts.rate.is_over:
+            return _too_many(limits.TooMany())
+        if not self._at_once.enter(address, limits.at_once(self._value("limit.max_connections"))):
+            return _too_many(limits.TooManyAtOnce())
+        request.notifyFinish().addBoth(lambda _: self._at_once.leave(address))
+        return None
+
+    def _value(self, name: str) -> str:
+        values = self._parts.values
+        return values.get(name) if values is not None else ""
+
+    # -- the route --------------------------------------------------------------------------
+
+    async def _serve(self, request: Any, route: Route, path: dict[str, str]) -> bytes:
+        try:
+            answer = await route.run(self._exchange(request), **path)
+        except CancelledError:
+            # The client went away; there is nobody to answer.
+            raise
+        except MailError as error:
+            if error.http_status >= 500:
+                log.warn("http request refused", reason=error.text, detail=error.detail)
+            answer = route.refuse(error)
+        except Exception:
+            log.failure("http request failed", Failure())
+            answer = route.refuse(MailError())
+        return self._written(request, await self._packed(request, answer))
+
+    def _exchange(self, request: Any) -> Exchange:
+        """Raises: ProtocolViolation for a query string that cannot be read."""
+        header = header_of(request)
+        facts: Facts = request.facts
+        parameters: Parameters = read_parameters(query_of(request))
+        origin = facts.client.origin
+        token = find_token(header, parameters, is_foreign_page=is_foreign_page(header, origin))
+        found: Viewer | None = None
+
+        async def identify() -> Viewer:
+            nonlocal found
+            if found is None:
+                identities = self._parts.identities
+                if identities is None or not token.text:
+                    found = NOBODY
+                else:
+                    found = await identities.viewer(token.text)
+                facts.user = found.email or found.reference_id
+            return found
+
+        return Exchange(
+            method=request.method.decode("latin-1"),
+            path=path_of(request),
+            parameters=parameters,
+            header=header,
+            body=request.content.read(),
+            identify=identify,
+            client=facts.client.address,
+            origin=origin,
+            request_id=facts.request_id,
+            by_cookie=token.by_cookie,
+            pause=self._pause,
+        )
+
+    def _refuse_route(self, request: Any, failure: Failure) -> bytes:
+        error = failure.value
+        if not isinstance(error, HTTPException):
+            log.failure("http request failed", failure)
+            return self._written(request, _shape(path_of(request))(MailError()))
+        set_headers(
+            request, [(name, value) for name, value in error.get_headers() if name == "Allow"]
+        )
+        refused = Unrouted(error.name) if error.code != 404 else NotFound()
+        refused.http_status = error.code or 500
+        return self._written(request, _shape(path_of(request))(refused))
+
+    # -- behind it --------------------------------------------------------------------------
+
+    async def _packed(self, request: Any, answer: Answer) -> Answer:
+        """The answer as the client takes it: gzip where that is worth it."""
+        if not encoding.is_worth(answer.content_type, len(answer.body)) or not self._packs():
+            return answer
+        add_header(request, "Vary", "Accept-Encoding")
+        if not encoding.accepts_gzip(header_of(request)("accept-encoding")):
+            return answer
+        set_headers(request, [("Content-Encoding", "gzip")])
+        return replace(answer, body=await encoding.gzip(answer.body, self._pause))
+
+    def _written(self, request: Any, answer: Answer) -> bytes:
+        """Set what goes before a body that is complete, and return it."""
+        request.setResponseCode(answer.status)
+        set_headers(request, ALWAYS)
+        if answer.body:
+            set_headers(request, [("Content-Type", answer.content_type)])
+        set_headers(request, answer.headers)
+        if answer.status != 204:
+            set_headers(request, [("Content-Length", str(len(answer.body)))])
+        return answer.body
+
+    async def _pause(self) -> None:
+        await deferLater(self._clock, 0)
+
+    def _packs(self) -> bool:
+        return self._value("gzip.enable").strip().lower() not in ("false", "0", "no", "off")
+
+    def log(self, request: Any) -> None:
+        """One line for a request that was answered. Query strings may hold tokens: not here."""
+        facts: Facts | None = getattr(request, "facts", None)
+        if facts is None:
+            return
+        self._statistics.count(request.code)
+        log.info(
+            "http request",
+            session=facts.request_id,
+            method=request.method.decode("latin-1"),
+            path=path_of(request),
+            status=request.code,
+            octets=request.sentLength,
+            ms=round((self._clock.seconds() - facts.began) * 1000, 1),
+            client=facts.client.address,
+            user=facts.user,
+        )
+
+
+def _routed(routes: Iterable[Route], serve: Any, refuse: Any) -> Resource:
+    """Let klein find the route; ``serve(request, route, path)`` answers what it finds."""
+    app: Any = Klein()
+    # What is not a route is not found; nothing is redirected to where it might be.
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+
+    def endpoint(route: Route) -> Callable[..., Any]:
+        def run(request: Request, **path: str) -> Any:
+            return serve(request, route, path)
+
+        return run
+
+    for number, route in enumerate(routes):
+        app.route(route.rule, methods=list(route.methods), endpoint=f"{number} {route.rule}")(
+            endpoint(route)
+        )
+    app.handle_errors(Exception)(refuse)
+    found: Resource = app.resource()
+    return found
+
+
+def _preflight(policy: cors.Policy, origin: str, method: str, headers: str) -> Answer:
+    found = policy.preflight_headers(origin, method, headers)
+    if found is None:
+        return jsonapi.refuse(_forbidden_origin())
+    return Answer(204, headers=found)
+
+
+def _forbidden_origin() -> MailError:
+    error = MailError("This origin may not")
+    error.http_status = 403
+    return error
+
+
+def _too_many(error: MailError) -> Answer:
+    answer = jsonapi.refuse(error)
+    return Answer(answer.status, answer.body, answer.content_type, (("Retry-After", "1"),))
+
+
+def _shape(path: str) -> Callable[[MailError], Answer]:
+    """How an error of no route looks there."""
+    return jsonapi.refuse if path.startswith("/api/") else refusal
