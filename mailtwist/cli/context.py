@@ -38,8 +38,8 @@ class Context:
         return load(self.config, os.environ, {**self.options, **more})
 
     @contextmanager
-    def store(self) -> Iterator[Engine]:
-        """The open database, made first where there is none.
+    def store(self, *, upgrades: bool = False) -> Iterator[Engine]:
+        """The open database, made first where there is none; ``upgrades``: an old one too.
 
         Raises ``ConfigError`` when its schema is not the one of this program.
         """
@@ -51,7 +51,7 @@ class Context:
         try:
             with engine.write() as connection:
                 is_new = upgrade.current_revision(connection) is None
-            if is_new:
+            if is_new or upgrades:
                 upgrade.upgrade(engine)
             with engine.read() as connection:
                 upgrade.check(connection)

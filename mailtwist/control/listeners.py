@@ -77,7 +77,7 @@ class Listeners:
         *,
         make: Callable[[Listener], Factory],
         configure: Callable[[Factory, Listener], None],
-        creator: Callable[[], IOpenSSLServerConnectionCreator],
+        creator: Callable[[Listener], IOpenSSLServerConnectionCreator],
         directory: Path,
     ) -> None:
         self._reactor = reactor
@@ -100,7 +100,7 @@ class Listeners:
         """
         for listener in desired:
             try:
-                bound = sockets.bind(listener.name, listener.host, listener.port)
+                bound = sockets.bind(listener.title, listener.host, listener.port)
             except ConfigError:
                 self._release_early()
                 raise
@@ -131,17 +131,21 @@ class Listeners:
         """Open and build all that is new; close it again when one thing fails."""
         opened: dict[str, dict[Place, socket.socket]] = {}
         built: dict[str, Factory] = {}
+        early = dict(self._bound_early)
         try:
             for listener in desired:
                 if listener.name not in kept:
                     opened[listener.name] = self._open(listener)
-            self._refuse_conflicts(kept, opened)
+            self._refuse_conflicts(desired, opened)
             for listener in desired:
                 if self._needs_factory(listener, kept):
                     built[listener.name] = self._make(listener)
         except BaseException:
-            for each in opened.values():
-                sockets.close(each.values())
+            # What was bound with privileges stays: it could not be bound again.
+            self._bound_early = early
+            for name, each in opened.items():
+                if name not in early or early[name][1] is not each:
+                    sockets.close(each.values())
             raise
         return opened, built
 
@@ -161,6 +165,11 @@ class Listeners:
             consumeErrors=True,
         )
 
+    def refresh(self) -> None:
+        """Give every listener the server's settings as they are now."""
+        for running in self._running.values():
+            self._configure(running.factory, running.listener)
+
     def withdraw(self) -> None:
         """Say no more what is bound; also what a process that was killed said."""
         self._path.unlink(missing_ok=True)
@@ -169,7 +178,7 @@ class Listeners:
         """Write listeners.json, whole or not at all."""
         entries = [
             {
-                "name": running.listener.name,
+                "name": running.listener.title,
                 "protocol": running.listener.protocol,
                 "address": place.host,
                 "port": place.port,
@@ -209,7 +218,7 @@ class Listeners:
                 for running in self._running.values()
                 for place, each in running.sockets.items()
             }
-            bound = sockets.bind(listener.name, listener.host, listener.port, ours=ours)
+            bound = sockets.bind(listener.title, listener.host, listener.port, ours=ours)
         try:
             sockets.listen(bound.values())
         except OSError as error:
@@ -217,24 +226,25 @@ class Listeners:
             place = ", ".join(map(str, bound))
             reason = os.strerror(error.errno or errno.EIO)
             raise ConfigError(
-                f"listener {listener.name}: cannot listen on {place}: {reason}"
+                f"listener {listener.title}: cannot listen on {place}: {reason}"
             ) from error
         return bound
 
     def _refuse_conflicts(
-        self, kept: Iterable[str], opened: dict[str, dict[Place, socket.socket]]
+        self, desired: Iterable[Listener], opened: dict[str, dict[Place, socket.socket]]
     ) -> None:
         """Two listeners on one address are a conflict of the plan."""
-        taken: dict[Place, str] = {
-            place: name for name in kept for place in self._running[name].sockets
-        }
-        for name, bound in opened.items():
+        taken: dict[Place, str] = {}
+        # What is opened now is at fault, not what is there.
+        for listener in sorted(desired, key=lambda listener: listener.name in opened):
+            bound = opened.get(listener.name) or self._running[listener.name].sockets
             for place in bound:
                 if place in taken:
                     raise ConfigError(
-                        f"listener {name}: cannot bind {place}: listener {taken[place]} is there"
+                        f"listener {listener.title}: cannot bind {place}:"
+                        f" listener {taken[place]} is there"
                     )
-                taken[place] = name
+                taken[place] = listener.title
 
     def _start(
         self, listener: Listener, bound: dict[Place, socket.socket], factory: Factory
@@ -302,7 +312,8 @@ class Listeners:
         if listener.protocol not in IMPLICIT_TLS:
             return factory
         inner = cast(IProtocolFactory, factory)
-        wrapped = TLSMemoryBIOFactory(self._creator(), False, inner, clock=self._reactor)
+        creator = self._creator(listener)
+        wrapped = TLSMemoryBIOFactory(creator, False, inner, clock=self._reactor)
         wrapped.noisy = False
         return wrapped
 

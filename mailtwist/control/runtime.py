@@ -11,29 +11,36 @@ import contextlib
 import gc
 import resource
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailtwist.config import Listener, Settings
+from mailtwist.control import frontends
+from mailtwist.control.certificates import CertificateSet, Pair, read_named
 from mailtwist.control.health import StoreHealth
 from mailtwist.control.jobs import Housekeeping
 from mailtwist.control.listeners import Listeners
+from mailtwist.control.reconciliation import Reconciliation
+from mailtwist.control.rest import Rest
 from mailtwist.errors import ConfigError
 from mailtwist.net.counters import Connections
 from mailtwist.policy.auth import Authenticator
-from mailtwist.policy.hashing import Threads
+from mailtwist.policy.hashing import Threads, Turns
 from mailtwist.queue.assembly import Mail
-from mailtwist.store import secrets
+from mailtwist.store import domains, mail_servers, secrets
+from mailtwist.store.config_values import ConfigValues
 from mailtwist.store.database import Database
 from mailtwist.store.directory import Directory
 from mailtwist.store.engine import Engine, open_engine
+from mailtwist.store.ids import now_us
 from mailtwist.store.snapshot import Snapshots
 from mailtwist.store.upgrade import upgrade
-from mailtwist.tls import selfsigned
-from mailtwist.tls.contexts import Certificates, read_pair
+from mailtwist.tls.contexts import Certificates
 
 log = Logger()
 
@@ -45,11 +52,12 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 
 class Runtime:
-    """The parts of one server process."""
+    """The parts of one server process. ``settings``: those in use, ``_config`` included."""
 
     settings: Settings
     engine: Engine
     database: Database
+    values: ConfigValues
     snapshots: Snapshots
     directory: Directory
     mail: Mail
@@ -57,6 +65,8 @@ class Runtime:
     certificates: Certificates
     health: StoreHealth
     listeners: Listeners
+    reconciliation: Reconciliation
+    rest: Rest
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self.settings = settings
@@ -65,14 +75,12 @@ class Runtime:
         self.data_dir = Path(settings.data_dir)
         self.listeners = Listeners(
             reactor,
-            make=lambda listener: _MAKERS[listener.protocol](self, listener),
-            configure=lambda factory, listener: _CONFIGURERS[listener.protocol](
-                self, factory, listener
-            ),
-            creator=lambda: self.certificates.creator,
+            make=lambda listener: frontends.make(self, listener),
+            configure=lambda factory, listener: frontends.configure(self, factory, listener),
+            creator=lambda listener: self.certificates.of(listener.hostname),
             directory=self.data_dir,
         )
-        self._named_pair: tuple[bytes, bytes] | None = None
+        self._named_pair: Pair | None = None
         self._derivation = Threads(reactor)
         self._signing = Threads(reactor, name="signatures")
         self._started = False
@@ -81,9 +89,7 @@ class Runtime:
 
     def reserve(self) -> None:
         """Bind the addresses and read the key files, while privileged. Raises: ConfigError."""
-        tls = self.settings.tls
-        if tls.cert_file:
-            self._named_pair = read_pair(tls.cert_file, tls.key_file)
+        self._named_pair = read_named(self.settings)
         self.listeners.bind(self.settings.listeners)
         _allow_many_connections()
 
@@ -95,12 +101,15 @@ class Runtime:
         except OSError as error:
             raise ConfigError(f"data_dir: cannot make {self.data_dir}: {error.strerror}") from error
         self.listeners.withdraw()
-        pair = self._named_pair or selfsigned.load_or_make(
-            self.data_dir, self._hostnames(), datetime.now(UTC)
-        )
         self._secrets = secrets.load_or_make(self.data_dir)
-        min_version = self.settings.tls.min_version
-        self.certificates = Certificates(pair[0], pair[1], min_version)
+        self._certificates = CertificateSet(
+            self.settings,
+            secrets=self._secrets,
+            threads=self._signing,
+            now=lambda: datetime.now(UTC),
+            named=self._named_pair,
+        )
+        self.certificates = self._certificates.certificates
         self.engine = open_engine(self.settings.database_url)
         if upgrade(self.engine):
             log.info("schema upgraded")
@@ -109,6 +118,7 @@ class Runtime:
     def _build(self) -> None:
         settings = self.settings
         self.database = Database(self.engine, reactor=self.reactor)
+        self.values = ConfigValues(self.database, settings, self._secrets, now=now_us)
         self.snapshots = Snapshots(self.database)
         self.directory = Directory(self.database, settings)
         self.mail = Mail(
@@ -119,25 +129,49 @@ class Runtime:
             secrets=self._secrets,
             threads=self._signing,
         )
+        # Users of HTTP and of mail stand in one line.
+        turns = Turns()
         self.authenticator = Authenticator(
             self.database,
             clock=self.reactor,
             derivation=self._derivation,
             cost=settings.auth.bcrypt_cost,
             default_domain=settings.domains[0] if settings.domains else "",
+            turns=turns,
         )
         self.health = StoreHealth(self.database, self.reactor)
         self._housekeeping = Housekeeping(
             self.database, self.reactor, keeps_delivered=settings.queue.keep_delivered_messages
         )
+        self.reconciliation = Reconciliation(
+            self.database, self.listeners, self.values, expect=self._expect, reactor=self.reactor
+        )
+        self.rest = Rest(
+            self.database,
+            settings=settings,
+            values=self.values,
+            secrets=self._secrets,
+            derivation=self._derivation,
+            turns=turns,
+            reactor=self.reactor,
+            reconciliation=self.reconciliation,
+            mail=self.mail,
+        )
+        self.values.watch(self._configure)
+        for kind in ("domain", mail_servers.KIND):
+            self.database.changes.watch(kind, self._domains_changed)
 
     async def start(self) -> None:
         """Open the store and then the listeners. Raises: MailError."""
         await self.database.start()
         self._started = True
+        await self.rest.start()
+        await self.values.load()
+        await self._certificates.start(self.database)
+        await self._complete_names()
         # Before the first message comes in: it can leave at once.
         await self.mail.start()
-        await self.listeners.reconcile(self.settings.listeners)
+        await self.reconciliation.start()
         self._housekeeping.start()
         # What exists now lives as long as the process: the collector need not look at it.
         gc.collect()
@@ -145,6 +179,8 @@ class Runtime:
 
     async def stop(self) -> None:
         """Say 421 or BYE, let messages end, write what is accepted, close the store."""
+        if self._started:
+            await self.reconciliation.stop()
         await self.listeners.stop(DRAIN_S)
         if self._started:
             self._started = False
@@ -154,97 +190,29 @@ class Runtime:
         self._derivation.close()
         self._signing.close()
 
-    # -- the front-ends ---------------------------------------------------------------------
+    # -- what changes while it runs ---------------------------------------------------------
 
-    def _hostnames(self) -> list[str]:
-        """The names that the certificate is for, the server's own first."""
-        names = [self.settings.hostname, *(each.hostname for each in self.settings.listeners)]
-        return [name for name in dict.fromkeys(names) if name]
+    def _configure(self) -> None:
+        """Put other settings into use; sessions that live keep theirs."""
+        self.settings = self.values.settings
+        self.directory.configure(self.settings)
+        self.mail.configure(self.settings)
+        self.listeners.refresh()
 
+    def _domains_changed(self) -> None:
+        completing = Deferred.fromCoroutine(self._complete_names())
+        completing.addErrback(lambda failure: log.info("{error}", error=failure.value))
 
-# The front-ends are imported when a listener asks for them: who runs no HTTP needs no klein.
+    async def _complete_names(self) -> None:
+        """Find out the domain of logins that come without one."""
+        given = self.settings.domains
+        domain = given[0] if given else await self.database.read(domains.first)
+        self.authenticator.default_domain = domain
 
-
-def _smtp(runtime: Runtime, listener: Listener) -> Any:
-    from mailtwist.smtp.service import make_factory
-
-    return make_factory(listener, _smtp_parts(runtime))
-
-
-def _configure_smtp(runtime: Runtime, factory: Any, listener: Listener) -> None:
-    factory.configure(listener, _smtp_parts(runtime))
-
-
-def _smtp_parts(runtime: Runtime) -> Any:
-    from mailtwist.smtp.service import Parts
-
-    return Parts(
-        intake=runtime.mail.intake,
-        authenticator=runtime.authenticator,
-        tls=runtime.certificates,
-        settings=runtime.settings,
-        clock=runtime.reactor,
-        counters=runtime.counters,
-    )
-
-
-def _imap(runtime: Runtime, listener: Listener) -> Any:
-    from mailtwist.imap.service import make_factory
-
-    return make_factory(listener, _imap_parts(runtime))
-
-
-def _configure_imap(runtime: Runtime, factory: Any, listener: Listener) -> None:
-    factory.configure(listener, _imap_parts(runtime))
-
-
-def _imap_parts(runtime: Runtime) -> Any:
-    from mailtwist.imap.service import Parts
-
-    return Parts(
-        database=runtime.database,
-        snapshots=runtime.snapshots,
-        authenticator=runtime.authenticator,
-        tls=runtime.certificates,
-        settings=runtime.settings,
-        clock=runtime.reactor,
-        counters=runtime.counters,
-    )
-
-
-def _http(runtime: Runtime, listener: Listener) -> Any:
-    from mailtwist.http.service import make_factory
-
-    return make_factory(
-        runtime.health.check,
-        reactor=runtime.reactor,
-        counters=runtime.counters,
-        max_clients=listener.max_clients,
-    )
-
-
-def _configure_http(runtime: Runtime, factory: Any, listener: Listener) -> None:
-    factory.max_clients = listener.max_clients
-
-
-_MAKERS: Final = {
-    "smtp": _smtp,
-    "submission": _smtp,
-    "submissions": _smtp,
-    "imap": _imap,
-    "imaps": _imap,
-    "http": _http,
-    "https": _http,
-}
-_CONFIGURERS: Final = {
-    "smtp": _configure_smtp,
-    "submission": _configure_smtp,
-    "submissions": _configure_smtp,
-    "imap": _configure_imap,
-    "imaps": _configure_imap,
-    "http": _configure_http,
-    "https": _configure_http,
-}
+    async def _expect(self, listeners: Sequence[Listener]) -> None:
+        """Get ready for listeners that are about to open."""
+        await self._certificates.cover(self.settings.hostname, listeners)
+        self.mail.know_ourselves(listeners)
 
 
 def _allow_many_connections() -> None:

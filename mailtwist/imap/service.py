@@ -15,6 +15,7 @@ from mailtwist.net.factory import SessionFactory
 from mailtwist.policy.auth import Authenticator
 from mailtwist.store.database import Database
 from mailtwist.store.snapshot import Snapshots
+from mailtwist.tls.contexts import Certificates
 
 _REFUSALS = {
     "stopping": b"* BYE Server shutting down\r\n",
@@ -30,7 +31,7 @@ class Parts:
     database: Database
     snapshots: Snapshots
     authenticator: Authenticator
-    tls: Any  # its `creator` is an IOpenSSLServerConnectionCreator; None: no TLS
+    tls: Certificates | None  # None: no TLS
     settings: Settings
     clock: Any  # IReactorTime
     counters: Connections
@@ -55,7 +56,7 @@ class IMAPFactory(SessionFactory):
 
     def configure(self, listener: Listener, parts: Parts) -> None:
         """Take settings for the sessions to come; those that live keep theirs."""
-        self.tls = parts.tls.creator if parts.tls is not None else None
+        self.tls = parts.tls.of(listener.hostname) if parts.tls is not None else None
         self.services = services_of(listener, parts, has_tls=self.tls is not None)
         self.max_clients = listener.max_clients
 

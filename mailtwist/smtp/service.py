@@ -13,6 +13,7 @@ from mailtwist.queue.intake import Intake
 from mailtwist.smtp import replies
 from mailtwist.smtp.protocol import builder
 from mailtwist.smtp.session import Logins, Terms
+from mailtwist.tls.contexts import Certificates
 
 SUBMISSION = frozenset({"submission", "submissions"})
 _REFUSALS = {
@@ -28,7 +29,7 @@ class Parts:
 
     intake: Intake
     authenticator: Logins
-    tls: Any  # its `creator` is an IOpenSSLServerConnectionCreator; None: no TLS
+    tls: Certificates | None  # None: no TLS
     settings: Settings
     clock: Any  # IReactorTime
     counters: Connections
@@ -55,7 +56,7 @@ class SMTPFactory(SessionFactory):
 
     def configure(self, listener: Listener, parts: Parts) -> None:
         """Take settings for the sessions to come; those that live keep theirs."""
-        self.tls = parts.tls.creator if parts.tls is not None else None
+        self.tls = parts.tls.of(listener.hostname) if parts.tls is not None else None
         self.terms = terms_of(listener, parts.settings, has_tls=self.tls is not None)
         self.max_clients = listener.max_clients
 
@@ -78,7 +79,9 @@ def terms_of(listener: Listener, settings: Settings, *, has_tls: bool) -> Terms:
         implicit_tls=implicit_tls,
         offers_tls=has_tls and settings.tls.enabled and not implicit_tls,
         tls_required=settings.tls.required or (is_submission and not auth.allow_plaintext),
-        login_required=is_submission or auth.required or listener.authentication_required,
+        login_required=auth.required
+        or listener.authentication_required
+        or (is_submission and not listener.optional_login),
         mechanisms=tuple(method.upper() for method in auth.methods) if auth.enabled else (),
         plaintext_logins=auth.allow_plaintext,
         relays=AllowedRelays(settings.allowed_relays),

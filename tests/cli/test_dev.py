@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from mailtwist.cli import sandbox as marking
 from mailtwist.cli.commands.dev import _places
+from mailtwist.store.engine import open_engine
 from tests.cli.sandbox import Sandbox, announced_by
 
 
@@ -90,6 +92,27 @@ def test_the_sandbox_prints_lines_to_paste_that_work(tmp_path: Path) -> None:
         assert "Welcome to mailtwist" in done.stdout
         for name in ("swaks", "printf", "curl"):
             assert name in commands
+        # The last two ask for the same over HTTP, as the administrator.
+        script = f"{commands['TOKEN=$(curl']}\n{commands['curl']}"
+        done = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, timeout=60, check=True
+        )
+        (mail,) = json.loads(done.stdout)["data"]
+        assert "Welcome" in mail["attributes"]["subject"]
+
+
+@pytest.mark.reactor
+def test_a_sandbox_keeps_its_administrator_unless_somebody_else_is_it(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with sandbox(data_dir, "--json") as running:
+        administrator = announced_by(running)["administrator"]
+    assert administrator["email"] == "admin@sandbox.test"
+    with sandbox(data_dir, "--json") as running:
+        assert announced_by(running)["administrator"] == administrator
+    with open_engine(f"sqlite:///{data_dir}/mailtwist.db").write() as connection:
+        connection.execute(text("UPDATE user_account SET email = 'other@sandbox.test'"))
+    with sandbox(data_dir, "--json") as running:
+        assert "administrator" not in announced_by(running)
 
 
 def test_the_lines_to_paste_name_an_address_where_all_interfaces_are_bound() -> None:

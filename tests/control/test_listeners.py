@@ -79,7 +79,7 @@ class Server:
             self.reactor,
             make=self.make,
             configure=self.configure,
-            creator=lambda: pytest.fail("no TLS here"),
+            creator=lambda listener: pytest.fail("no TLS here"),
             directory=folder,
         )
 
@@ -317,3 +317,29 @@ def test_a_stop_accepts_nothing_more_and_drains_every_factory(tmp_path):
     assert not stopping.called
     stopping.addErrback(lambda _: None)
     stopping.cancel()
+
+
+def test_sockets_bound_early_outlive_a_plan_that_fails(server, taken):
+    early = at("file/a")
+    server.listeners.bind([early])
+    (_, bound) = server.listeners._bound_early["file/a"]
+    with pytest.raises(ConfigError, match=str(taken)):
+        server.reconcile(early, at("row/b", taken))
+    server.reconcile(early)
+    assert server.running()["file/a"].sockets is bound
+    assert answers(server.port("file/a"))
+
+
+def test_a_listener_is_published_under_what_people_call_it(server, taken):
+    server.reconcile(at("row/0199", label="mail.example.com"))
+    assert [entry["name"] for entry in server.published] == ["mail.example.com"]
+    with pytest.raises(ConfigError, match=r"other\.example\.com.*127\.0\.0\.1"):
+        server.reconcile(at("row/0200", taken, label="other.example.com"))
+
+
+def test_all_listeners_get_the_settings_of_the_moment(server):
+    server.reconcile(at("file/a"), at("file/b"))
+    ports = [entry["port"] for entry in server.published]
+    server.listeners.refresh()
+    assert [len(factory.settings) for factory in server.made] == [2, 2]
+    assert [entry["port"] for entry in server.published] == ports

@@ -50,6 +50,9 @@ class Logins:
 class Tls:
     creator: object = field(default_factory=object)
 
+    def of(self, name: str) -> object:
+        return self.creator
+
 
 class Server:
     """One listener, one account, and the means to change the mailboxes behind its back."""
@@ -80,7 +83,7 @@ class Server:
             database=database,
             snapshots=self.snapshots,
             authenticator=self.logins,  # type: ignore[arg-type]
-            tls=Tls() if has_tls else None,
+            tls=Tls() if has_tls else None,  # type: ignore[arg-type]
             settings=settings,
             clock=self.clock,
             counters=Connections(),

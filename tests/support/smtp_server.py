@@ -51,6 +51,9 @@ class FakeLogins:
 class FakeTls:
     creator = object()
 
+    def of(self, name: str) -> object:
+        return self.creator
+
 
 class Server:
     """One listener. `given` are the words of a transcript's @given lines."""
@@ -81,7 +84,7 @@ class Server:
                 **dict(intake),
             ),
             "authenticator": self.logins,
-            "tls": FakeTls if "tls" in self.given else None,
+            "tls": FakeTls() if "tls" in self.given else None,
             "settings": self.settings,
             "clock": self.clock,
             "counters": Connections(int(self.value("per-address", 0))),

@@ -1,7 +1,7 @@
 """``mailtwist dev``: a sandbox server that is ready at once, in the foreground.
 
-It makes what is missing (data folder, database, certificate, an account with a
-readable message), keeps what is there, and prints lines to paste. Nothing
+It makes what is missing (data folder, database, certificate, an administrator, an
+account with a readable message), keeps what is there, and prints lines to paste. Nothing
 leaves the machine unless ``--send`` allows it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Kept in the data folder, so that a second run prints the same credentials.
 CREDENTIALS = "sandbox.json"
 LOCAL_PART = "demo"
+ADMINISTRATOR = "admin"
 DOMAIN = "sandbox.test"
 # All interfaces are bound: what a line to paste says instead.
 _ON_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -38,10 +39,22 @@ _ON_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The account of the sandbox. An administrator will stand beside it once there are users."""
+    """The account of the sandbox, and who administers it; "" where somebody else does."""
 
     address: str
     password: str
+    administrator: str = ""
+    administrator_password: str = ""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"account": {"address": self.address, "password": self.password}}
+        if self.administrator:
+            found["administrator"] = {
+                "email": self.administrator,
+                "password": self.administrator_password,
+            }
+        return found
 
 
 @click.command()
@@ -56,7 +69,7 @@ def dev(context: Context, send: bool, as_json: bool) -> None:
     options: dict[str, Any] = {"dev_mode": not send, "log_format": "text"}
     settings = context.load(**options)
     context.options.update(options)
-    with context.store() as engine:
+    with context.store(upgrades=True) as engine:
         credentials = _prepared(engine, settings)
     sandbox.mark(Path(settings.data_dir), is_on=settings.dev_mode)
     from twisted.internet import reactor
@@ -66,8 +79,7 @@ def dev(context: Context, send: bool, as_json: bool) -> None:
     def ready(runtime: Runtime) -> None:
         rows = bound(runtime)
         if as_json:
-            account = {"address": credentials.address, "password": credentials.password}
-            click.echo(json.dumps({"listeners": rows, "account": account}))
+            click.echo(json.dumps({"listeners": rows, **credentials.document}))
         else:
             click.echo(_banner(settings, credentials, rows))
 
@@ -78,14 +90,22 @@ def dev(context: Context, send: bool, as_json: bool) -> None:
 
 
 def _prepared(engine: Engine, settings: Settings) -> Credentials:
+    from mailtwist.cli import administrator
+
     path = Path(settings.data_dir) / CREDENTIALS
     known = _read(path)
     wanted = known or Credentials(f"{LOCAL_PART}@{_domain(settings)}", generated_password())
-    if known is None:
+    if not wanted.administrator:
+        email, password = f"{ADMINISTRATOR}@{_domain(settings)}", generated_password()
+        wanted = replace(wanted, administrator=email, administrator_password=password)
+    if wanted != known:
         # First the file: a crash between the two leaves no account with an unknown password.
         _write(path, wanted)
     _ensure_account(engine, settings, wanted)
-    return wanted
+    email, password = wanted.administrator, wanted.administrator_password
+    if administrator.ensure(engine, settings, email, password):
+        return wanted
+    return replace(wanted, administrator="", administrator_password="")
 
 
 def _domain(settings: Settings) -> str:
@@ -103,7 +123,7 @@ def _write(path: Path, credentials: Credentials) -> None:
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"address": credentials.address, "password": credentials.password}, file)
+        json.dump(asdict(credentials), file)
     new.replace(path)
 
 
@@ -156,9 +176,20 @@ def _banner(settings: Settings, credentials: Credentials, rows: list[dict[str, A
         f"  password  {credentials.password}",
         f"  data      {settings.data_dir}",
         "",
+        *_administrator(credentials),
         *_examples(credentials, places),
     ]
     return "\n".join(lines)
+
+
+def _administrator(credentials: Credentials) -> list[str]:
+    if not credentials.administrator:
+        return []
+    return [
+        f"  administrator  {credentials.administrator}",
+        f"  password       {credentials.administrator_password}",
+        "",
+    ]
 
 
 def _places(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -202,4 +233,26 @@ def _examples(credentials: Credentials, places: dict[str, str]) -> list[str]:
             "print(m.fetch('*', '(BODY.PEEK[])')[1][0][1].decode())\"",
             "",
         ]
+    if "http" in places and credentials.administrator:
+        lines += _requests(f"http://{places['http']}", credentials)
     return [*lines, "Ctrl-C ends it; the data stays."]
+
+
+def _requests(url: str, credentials: Credentials) -> list[str]:
+    signin = {
+        "attributes": {
+            "email": credentials.administrator,
+            "password": credentials.administrator_password,
+        }
+    }
+    value = 'import json, sys; print(json.load(sys.stdin)[0]["Attributes"]["value"])'
+    return [
+        "Get a token, and ask for the e-mails:",
+        "",
+        f"  TOKEN=$(curl -sS {url}/action/user_account/signin"
+        f" -H 'Content-Type: application/json' -d '{json.dumps(signin)}'"
+        f" | python3 -c '{value}')",
+        "",
+        f'  curl -sS -H "Authorization: Bearer $TOKEN" {url}/api/mail',
+        "",
+    ]
