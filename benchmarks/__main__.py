@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import outgoing, workloads
+from benchmarks import outgoing, rest, workloads
 from benchmarks.server import Server
 
 # These start servers of their own: they differ in their settings.
@@ -18,6 +18,7 @@ OWN_SERVERS: dict[str, Callable[[str], Iterator[workloads.Row]]] = {
     "outgoing": outgoing.relay,
     "outgoing-dead": outgoing.dead,
     "outgoing-dkim": outgoing.dkim,
+    "rest": rest.pages,
 }
 WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
     "idle": workloads.idle,

@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 from mailtwist.config import documents
+from mailtwist.http import documents as tables
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = {"etc/mailtwist.yaml": documents.sample, "docs/configuration.md": documents.page}
+GENERATED = {
+    "etc/mailtwist.yaml": documents.sample,
+    "docs/configuration.md": documents.page,
+    "docs/tables.md": tables.page,
+}
 
 
 def main(arguments: list[str]) -> int:
