@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import Logger
+from twisted.internet.task import deferLater
 
 from mailtwist.errors import MailError
+from mailtwist.net.periodic import Periodic
 from mailtwist.policy.lockout import WINDOW_S
 from mailtwist.store import accounts, failures, lease, mailboxes
 from mailtwist.store.database import Database
 from mailtwist.store.engine import Connection
 from mailtwist.store.queue import sweep
-
-log = Logger()
 
 LEASE: Final = "housekeeping"
 EVERY_S: Final = 60.0
@@ -40,41 +37,19 @@ class Housekeeping:
         self._database = database
         self._clock = clock
         self._keeps_delivered = keeps_delivered
-        self._timer = LoopingCall(self._begin)
-        self._timer.clock = clock
-        self._running: Deferred[None] | None = None
+        self._sweeping = Periodic("housekeeping", self.sweep, every_s=EVERY_S, clock=clock)
 
     def start(self) -> None:
-        self._timer.start(EVERY_S, now=False)
+        self._sweeping.start()
 
     async def stop(self) -> None:
         """End after the step at hand and give the lease back."""
-        if self._timer.running:
-            self._timer.stop()
-        if self._running is not None:
-            self._running.cancel()
+        self._sweeping.cancel()
         node = self._database.ids.node_id
         try:
             await self._database.write(lambda connection: lease.release(connection, LEASE, node))
         except MailError:
             pass  # it runs out by itself
-
-    def _begin(self) -> None:
-        if self._running is None:
-            self._running = Deferred.fromCoroutine(self.sweep())
-            self._running.addErrback(self._failed)
-            self._running.addCallback(self._ended)
-
-    def _ended(self, _: None) -> None:
-        self._running = None
-
-    def _failed(self, failure: Any) -> None:
-        if failure.check(CancelledError):
-            return
-        if failure.check(MailError):
-            log.info("housekeeping put off", detail=str(failure.value))
-        else:
-            log.failure("housekeeping failed", failure)
 
     async def sweep(self) -> None:
         """Take the lease and work until nothing is left to do."""

@@ -12,13 +12,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from mailtwist.errors import MailError, NotFound
+from mailtwist.errors import NotFound
 from mailtwist.net.dns import DnsError
+from mailtwist.net.periodic import Periodic
 from mailtwist.policy.keyring import Keyring, selector_of
 from mailtwist.store import dkim_keys
 from mailtwist.store.dkim_keys import ACTIVE, NEXT, Key
@@ -118,35 +116,13 @@ class Rotation:
     def __init__(self, database: Any, resolver: Resolver, clock: Any) -> None:
         self._database = database
         self._resolver = resolver
-        self._timer = LoopingCall(self._look)
-        self._timer.clock = clock
-        self._running: Deferred[None] | None = None
+        self._looking = Periodic("a look at DKIM keys", self._look, every_s=EVERY_S, clock=clock)
 
     def start(self) -> None:
-        self._timer.start(EVERY_S, now=False)
+        self._looking.start()
 
-    async def stop(self) -> None:
-        if self._timer.running:
-            self._timer.stop()
-        if self._running is not None:
-            self._running.cancel()
+    def stop(self) -> None:
+        self._looking.cancel()
 
-    def _look(self) -> None:
-        if self._running is None:
-            self._running = Deferred.fromCoroutine(self._activate())
-            self._running.addErrback(_report)
-            self._running.addCallback(self._ended)
-
-    def _ended(self, _: None) -> None:
-        self._running = None
-
-    async def _activate(self) -> None:
-        try:
-            await activate_published(self._database, self._resolver)
-        except MailError as error:
-            log.info("a look at DKIM keys was put off: {error}", error=str(error))
-
-
-def _report(failure: Failure) -> None:
-    if not failure.check(CancelledError):
-        log.failure("a look at DKIM keys failed", failure)
+    async def _look(self) -> None:
+        await activate_published(self._database, self._resolver)

@@ -108,7 +108,7 @@ class Mail:
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """End deliveries; the database is still open."""
-        await self.rotation.stop()
+        self.rotation.stop()
         if self.runner is not None:
             await self.runner.stop(drain_s)
         await self.resolver.close()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mailtwist.errors import MailError
+from mailtwist.net.periodic import Periodic
 from mailtwist.queue import verdict
 from mailtwist.queue.claimer import LEASE_US
 from mailtwist.queue.dispatch import Dispatch
@@ -54,9 +53,7 @@ class Tending:
         self._attended_at = 0.0
         self._reclaimed_at = 0.0
         self._is_ending = False
-        self._working: Deferred[None] | None = None
-        self._timer = LoopingCall(self._begin)
-        self._timer.clock = clock
+        self._timer = Periodic("tending the queue", self._tend, every_s=RENEW_S, clock=clock)
 
     async def start(self) -> None:
         """Take the lease if it is to be had."""
@@ -64,24 +61,11 @@ class Tending:
         await self._leadership.renew()
         if not self._leadership.is_held:
             log.info("another process runs the queue; this one stands by")
-        self._timer.start(RENEW_S, now=False)
+        self._timer.start()
 
     async def stop(self) -> None:
         self._is_ending = True
-        if self._timer.running:
-            self._timer.stop()
-        if self._working is not None:
-            await self._working
-
-    def _begin(self) -> None:
-        if self._working is not None:
-            return
-        working = self._working = Deferred.fromCoroutine(self._tend())
-        working.addErrback(_log_failure)
-        working.addCallback(self._ended)
-
-    def _ended(self, _: None) -> None:
-        self._working = None
+        await self._timer.finish()
 
     async def _tend(self) -> None:
         if not await self._keep():
@@ -89,7 +73,8 @@ class Tending:
         now = self._clock.seconds()
         if now - self._attended_at >= ATTEND_S:
             self._attended_at = now
-            await self.attend()
+            with suppress(Abandoned):
+                await self.attend()
         if now - self._reclaimed_at >= RECLAIM_S:
             self._reclaimed_at = now
             await self._leadership.reclaim()
@@ -156,12 +141,3 @@ class Tending:
                 for recipient in message.recipients
             ]
         await self._recorder.record(message, tuple(attempts), attend_at=attend_at)
-
-
-def _log_failure(failure: Any) -> None:
-    if failure.check(Abandoned):
-        return
-    if failure.check(MailError):
-        log.info("tending the queue put off", detail=str(failure.value))
-    else:
-        log.failure("tending the queue failed", failure)
