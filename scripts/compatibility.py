@@ -32,7 +32,6 @@ _INBOX = "proved over IMAP; /emails waits for the inbox API"
 PARTIAL = {
     "DAP-134": "messages of our own; mail.send waits for the actions",
     "DAP-138": "SMTP: at once; send_immediately waits for the actions",
-    "DAP-144": "the server's host name; a mail_server row chooses no other yet",
     "DAP-148": "submission; mail.send waits for the actions",
     "DIN-24": "by SMTP; /send waits for the API",
     "ADG-13": _INBOX,

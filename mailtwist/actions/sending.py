@@ -52,11 +52,14 @@ async def send(
     What is sent with a test key is captured instead, for local addresses too. Raises: Refusal,
     and what the store raises.
     """
-    account_id = await allowed_account(context.services.database, context.viewer, sender)
+    database = context.services.database
+    account_id = await allowed_account(database, context.viewer, sender)
+    hostname = await database.read(partial(senders.hostname_of, account_id=account_id))
     return await context.services.intake.submit(
         letter,
         reverse_path=sender,
         recipients=recipients,
         account_id=account_id,
+        hostname=hostname,
         is_captured=context.viewer.is_test,
     )

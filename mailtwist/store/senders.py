@@ -22,6 +22,13 @@ _BY_ALIAS = Statement(
     ORDER BY address_target.n LIMIT 1
     """
 )
+_HOSTNAME = Statement(
+    """
+    SELECT mail_server.hostname FROM account
+    JOIN mail_server ON mail_server.mail_server_id = account.mail_server_id
+    WHERE account.account_id = ?
+    """
+)
 
 
 def account_for(connection: Connection, user_id: int, address: Address) -> int | None:
@@ -33,3 +40,8 @@ def account_for(connection: Connection, user_id: int, address: Address) -> int |
         local_part, _, domain = address.folded.rpartition("@")
         account_id = _BY_ALIAS(connection, (domain, local_part, user_id)).scalar()
     return None if account_id is None else int(account_id)
+
+
+def hostname_of(connection: Connection, account_id: int) -> str:
+    """The host name of the mail_server row that the account names; "": it names none."""
+    return str(_HOSTNAME(connection, (account_id,)).scalar() or "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import smtplib
+import socket
 import threading
 from datetime import datetime, timedelta
 
@@ -232,3 +234,30 @@ def test_rows_of_others_are_not_seen(started):
             bob.guest.get(f"/api/outbox/{id}"),
         ):
             assert answer.status in {403, 404}
+
+
+@pytest.mark.mission("DAP-144")
+def test_the_next_hop_is_greeted_with_the_name_of_the_mail_server_row(started):
+    with Sink() as sink:
+        _, admin = started(sink)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        given = {
+            "hostname": "mx.other.example",
+            "is_enabled": True,
+            "listen_interface": address,
+            "always_on_tls": False,
+            "authentication_required": False,
+        }
+        row = admin.make("mail_server", given)["id"]
+        assert admin.act("mail_server", "sync_mail_servers").status == 200
+        with smtplib.SMTP("127.0.0.1", int(address.rpartition(":")[2]), timeout=30) as client:
+            client.sendmail("eve@elsewhere.example", [f"bob@{FAR}"], b"Subject: one\r\n\r\nhi\r\n")
+        sender = "carol@mx.other.example"
+        account = {"username": sender, "password": "a pass phrase", "mail_server_id": row}
+        user = admin.user()
+        admin.make("mail_account", {**account, "user_account_id": user.id})
+        letter = {"attributes": {"from": sender, "to": f"bob@{FAR}", "subject": "two"}}
+        assert user.act("outbox", "send", letter).status == 200
+        mails_sent = sink.wait_for_mails(2)
+        assert {mail.visit.greeted_as for mail in mails_sent} == {"mx.other.example"}
