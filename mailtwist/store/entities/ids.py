@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import uuid
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 _FORM: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -32,6 +33,8 @@ class Kind(IntEnum):
     OUTBOX = 3
 
 
+# All mails of a page name the same mailbox.
+@lru_cache(maxsize=4096)
 def pack(kind: Kind, first: int, second: int) -> str:
     """Spell the id of a row. RFC 9562 §5.8."""
     assert first >> _FIRST_BITS == 0, "numbers of the store fit"

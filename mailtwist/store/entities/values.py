@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from mailtwist.errors import ProtocolViolation
@@ -190,15 +191,17 @@ _STORED: Final[Mapping[Type, Callable[[Column, Any], Any]]] = {
 }
 
 
-def rendered(column: Column, value: Any) -> Any:
-    """What a client reads for a value of the store."""
-    return None if value is None else _RENDERED.get(column.type, _as_is)(value)
+def renderer(column: Column) -> Callable[[Any], Any]:
+    """Make of a value of the store what a client reads; None stays None without it."""
+    return _RENDERED.get(column.type, _as_is)
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
+# A row shows most moments twice, and pages are asked for again and again.
+@lru_cache(maxsize=4096)
 def iso(microseconds: int) -> str:
     """Write a moment as ISO 8601 in UTC, to the microsecond where it has any."""
     try:
