@@ -68,10 +68,6 @@ class Pool:
         self.is_cut = False  # what ends now was cut off by us
 
     @property
-    def is_quiet(self) -> bool:
-        return self._open == 0
-
-    @property
     def sessions(self) -> int:
         return self._open
 

@@ -15,8 +15,6 @@ from mailtwist.store.entities import ids
 from mailtwist.store.entities.ids import Kind
 from mailtwist.store.entities.model import Column, Type
 
-# No column of an entity is called like these.
-_NUMBER: Final = Column("#", Type.INTEGER, lowest=0, highest=2**63 - 1)
 NONE: Final = AnyOf(())
 ALL: Final = AllOf(())
 
@@ -32,7 +30,7 @@ class Pair:
 
 def number(name: str) -> Column:
     """The column of a term that only this module compares."""
-    return Column(name, _NUMBER.type, lowest=_NUMBER.lowest, highest=_NUMBER.highest)
+    return Column(name, Type.INTEGER, lowest=0, highest=2**63 - 1)
 
 
 def rewritten(tree: Tree | None, pairs: Mapping[str, Pair]) -> Tree | None:
@@ -71,18 +69,20 @@ def _compared(comparison: Comparison, pair: Pair) -> Tree:
 
 
 def _is(pair: Pair, value: Any) -> Tree:
-    key = ids.unpack(pair.kind, str(value))
-    if key is None:
-        return NONE
-    names = (pair.first, pair.second)
-    compared = zip(names, key, strict=True)
-    return AllOf(tuple(Comparison(name, Operator.EQ, half) for name, half in compared))
+    # An id of another kind is none of a row.
+    return NONE if (halves := _halves(pair, value, Operator.EQ)) is None else AllOf(halves)
 
 
 def _is_not(pair: Pair, value: Any) -> Tree:
+    return ALL if (halves := _halves(pair, value, Operator.NE)) is None else AnyOf(halves)
+
+
+def _halves(pair: Pair, value: Any, operator: Operator) -> tuple[Tree, ...] | None:
+    """The comparisons with the two numbers of an id; None: it is none of this kind."""
     key = ids.unpack(pair.kind, str(value))
     if key is None:
-        return ALL
-    names = (pair.first, pair.second)
-    compared = zip(names, key, strict=True)
-    return AnyOf(tuple(Comparison(name, Operator.NE, half) for name, half in compared))
+        return None
+    return tuple(
+        Comparison(name, operator, half)
+        for name, half in zip((pair.first, pair.second), key, strict=True)
+    )
