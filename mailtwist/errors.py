@@ -11,6 +11,7 @@ TemporaryFailure     4xx              NO [UNAVAILABLE]         503
   StoreUnavailable   451 4.3.0        NO [UNAVAILABLE]         503
   StoreFull          452 4.3.1        NO [UNAVAILABLE]         507
 ProtocolViolation    50x              BAD                      400
+ExpressionError      554 5.6.0        NO                       400
 ConfigError          (start refused: the text names the key)
 ===================  ===============  =======================  =====
 
@@ -119,6 +120,19 @@ class ProtocolViolation(MailError):
     status = "5.5.4"
     http_status = 400
     default_text = "Syntax error"
+
+
+class ExpressionError(MailError):
+    """An expression of an action is wrong; the text says which and why."""
+
+    code = 554
+    status = "5.6.0"
+    http_status = 400
+    default_text = "Wrong expression"
+
+
+class ExpressionLimit(ExpressionError):
+    """An expression went beyond a bound or reached for what it may not have."""
 
 
 class ConfigError(MailError):

@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from mailtwist.errors import Conflict, NotFound, ProtocolViolation, Refusal
 from mailtwist.mail.address import Address, parse_address
 from mailtwist.store import changes, domains, mailboxes
 from mailtwist.store.ledger import microseconds
-from mailtwist.store.reference import reference_id
+from mailtwist.store.reference import reference_id, repeated
 from mailtwist.store.removal import REMOVING
 from mailtwist.store.removal import remove_step as remove_step  # noqa: PLC0414 (ours too)
 from mailtwist.store.removal import removing as removing  # noqa: PLC0414
+from mailtwist.store.sql import is_postgresql
 from mailtwist.store.tables import (
     account,
     account_secret,
@@ -42,6 +43,8 @@ DEFAULT_MAILBOXES: Final = (
 )
 MAX_TARGETS: Final = 100
 STATES: Final = frozenset({"active", "disabled"})
+
+_NEXT: Final = text("SELECT nextval(pg_get_serial_sequence('account', 'account_id'))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def add(
     number = connection.execute(
         insert(account)
         .values(
+            **_number(connection),
             username=name.folded,
             domain_id=place.domain_id,
             quota_octets=quota_octets,
@@ -156,6 +160,17 @@ def add(
         number, name.folded, place.domain_id, "active", quota_octets, quota_messages, 1,
         reference, now,
     )  # fmt: skip
+
+
+def _number(connection: Connection) -> dict[str, int]:
+    """The account's number, when it must be the same whenever the unit runs.
+
+    Ids of mailboxes and mails have it in them.
+    """
+    if not is_postgresql(connection):
+        return {}  # a rolled back number is the next one again
+    number = repeated(lambda: int(connection.execute(_NEXT).scalar_one()))
+    return {} if number is None else {"account_id": number}
 
 
 def find(connection: Connection, username: str) -> Account | None:

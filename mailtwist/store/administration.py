@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mailtwist.mail.permissions import ACTION_LOCKED, OPEN
 from mailtwist.store import changes, identities
@@ -63,19 +63,35 @@ _ADD_ACTION = Statement(
     ON CONFLICT (world_id, action_name) DO NOTHING
     """
 )
-_GATES = Statement(
+_WRITE_ACTION = Statement(
     """
-    SELECT world.world_id, world.permission, action.action_id, action.permission,
-           action.owner_user_id, action.action_schema, action.reference_id
-    FROM action JOIN world ON world.world_id = action.world_id
-    WHERE world.table_name = ? AND action.action_name = ?
+    INSERT INTO action (action_name, world_id, label, instance_optional, action_schema,
+                        owner_user_id, reference_id, permission, created_at, updated_at)
+    SELECT ?, world_id, ?, ?, ?, 0, ?, ?, ?, ? FROM world WHERE table_name = ?
+    ON CONFLICT (world_id, action_name) DO UPDATE
+    SET label = excluded.label, instance_optional = excluded.instance_optional,
+        action_schema = excluded.action_schema, updated_at = excluded.updated_at
+    WHERE action.label <> excluded.label
+       OR action.instance_optional <> excluded.instance_optional
+       OR action.action_schema <> excluded.action_schema
     """
 )
+_ACTIONS = """
+    SELECT world.world_id, world.permission, action.action_id, action.permission,
+           action.owner_user_id, action.action_schema, action.reference_id,
+           action.instance_optional, action.label, world.table_name, action.action_name
+    FROM action JOIN world ON world.world_id = action.world_id
+"""
+_GATES = Statement(_ACTIONS + "WHERE world.table_name = ? AND action.action_name = ?")
+_ALL_GATES = Statement(_ACTIONS + "WHERE action.action_id > ? ORDER BY action.action_id LIMIT ?")
 _SHARES = Statement(
     """
     SELECT entity, group_id FROM row_group
     WHERE (entity = 'world' AND row_id = ?) OR (entity = 'action' AND row_id = ?)
     """
+)
+_ALL_SHARES = Statement(
+    "SELECT entity, row_id, group_id FROM row_group WHERE entity IN ('world', 'action')"
 )
 
 
@@ -88,6 +104,18 @@ class BuiltIn:
     label: str
     needs_subject: bool = False
     permission: int = ACTION_LOCKED
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An action that somebody wrote; ``permission`` None: that of others."""
+
+    entity: str
+    name: str
+    label: str
+    is_instance_optional: bool
+    schema: str  # JSON
+    permission: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +137,10 @@ class Gates:
     groups: frozenset[int]
     schema: str  # JSON; "" of what is built in
     reference_id: str
+    is_instance_optional: bool = True
+    label: str = ""
+    entity: str = ""
+    name: str = ""
 
 
 def become_administrator(
@@ -158,19 +190,65 @@ def seed_actions(connection: Connection, actions: Iterable[BuiltIn], now: int) -
         )
 
 
+def write_actions(connection: Connection, actions: Iterable[Written], now: int) -> None:
+    """Give each action its row, nobody's, or change what the row that it has says of it.
+
+    Who may do what with a row stays. The rows of world are there.
+    """
+    otherwise = ACTION_LOCKED if has_administrator(connection) else OPEN
+    for each in actions:
+        _WRITE_ACTION(
+            connection,
+            (
+                each.name,
+                each.label,
+                int(each.is_instance_optional),
+                each.schema,
+                reference_id(now),
+                otherwise if each.permission is None else each.permission,
+                now,
+                now,
+                each.entity,
+            ),
+        )
+
+
 def gates(connection: Connection, entity: str, name: str) -> Gates | None:
     """Read who may execute an action; None: there is none of this name."""
     row = _GATES(connection, (entity, name)).first()
     if row is None:
         return None
-    world_id, table_permission, action_id, permission, owner, schema, reference = row
-    shares = _SHARES(connection, (world_id, action_id)).all()
+    shares = _SHARES(connection, (row[0], row[2])).all()
+    return _gates_of(
+        row,
+        (group for shared, group in shares if shared == "world"),
+        (group for shared, group in shares if shared == "action"),
+    )
+
+
+def all_gates(connection: Connection, *, after: int, limit: int) -> tuple[list[Gates], int]:
+    """A page of all actions behind a number, and the number of the last; 0: no more follow."""
+    rows = _ALL_GATES(connection, (after, limit)).all()
+    groups: dict[tuple[str, int], set[int]] = {}
+    for shared, row_id, group in _ALL_SHARES(connection):
+        groups.setdefault((shared, row_id), set()).add(group)
+    found = [
+        _gates_of(row, groups.get(("world", row[0]), ()), groups.get(("action", row[2]), ()))
+        for row in rows
+    ]
+    return found, rows[-1][2] if len(rows) == limit else 0
+
+
+def _gates_of(row: Sequence[Any], table_groups: Iterable[int], groups: Iterable[int]) -> Gates:
+    _, table_permission, _, permission, owner, schema, reference, is_optional, *names = row
     return Gates(
         table_permission,
-        frozenset(group for shared, group in shares if shared == "world"),
+        frozenset(table_groups),
         permission,
         owner,
-        frozenset(group for shared, group in shares if shared == "action"),
+        frozenset(groups),
         schema,
         reference,
+        bool(is_optional),
+        *names,
     )

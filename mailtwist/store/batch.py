@@ -44,6 +44,7 @@ class Unit:
         "born",
         "done",
         "error",
+        "is_preview",
         "octets",
         "result",
         "value",
@@ -59,12 +60,15 @@ class Unit:
         value: Any = None,
         accounts: Collection[int] = (),
         octets: int = 0,
+        is_preview: bool = False,
     ) -> None:
         self.work = work
         self.writer = writer
         self.value = value
         self.accounts = accounts
         self.octets = octets
+        # Runs alone and is rolled back: nobody but its caller sees what it did.
+        self.is_preview = is_preview
         self.born = time.monotonic()
         self.attempts = 0
         self.done = False
@@ -157,6 +161,26 @@ class Batch:
                 else:
                     group[0].fail(failure_of(error) or error)
         return waiting
+
+    def preview(self, unit: Unit) -> list[Unit]:
+        """Run one unit and roll it back. Like :meth:`run` otherwise."""
+        assert unit.work is not None
+        connection = self.connection
+        changes.forget(connection)
+        transaction = connection.begin()
+        try:
+            self._lock(connection, [unit])
+            unit.succeed(unit.work(connection))
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            if is_contention(error):
+                return _postpone(unit, error)
+            unit.fail(failure_of(error) or error)
+        finally:
+            _roll_back(transaction)
+            changes.forget(connection)
+        return []
 
     def _attempt(self, units: list[Unit]) -> None:
         """One transaction. Raises: Broken, or what makes the connection unusable."""

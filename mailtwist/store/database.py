@@ -23,7 +23,7 @@ from mailtwist.errors import MailError, StoreUnavailable
 from mailtwist.store import changes, content, ids, lease, shrink
 from mailtwist.store.batch import Unit
 from mailtwist.store.checkpoint import Checkpointer
-from mailtwist.store.engine import Engine, lock_accounts
+from mailtwist.store.engine import Engine, lock_accounts, mapped
 from mailtwist.store.foreign import DataVersion, Listener
 from mailtwist.store.ids import IdSource
 from mailtwist.store.readers import Readers
@@ -158,6 +158,16 @@ class Database:
         """Give ``value`` to ``writer``, together with the batch's other values for it."""
         unit = Unit(writer=writer, value=value, accounts=accounts, octets=octets)
         result: R = await self._submit(unit)
+        return result
+
+    async def preview(
+        self, work: Callable[[Connection], T], *, accounts: Collection[int] = ()
+    ) -> T:
+        """Run ``work`` as a unit that may write, give what it gives, and roll it back.
+
+        It keeps the writer from other work meanwhile: to be short.
+        """
+        result: T = await self._submit(Unit(work=work, accounts=accounts, is_preview=True))
         return result
 
     def _submit(self, unit: Unit) -> Deferred[Any]:
@@ -323,6 +333,22 @@ class Inline(Database):
             self._open = None
         self.changes.publish(report)
         return result
+
+    async def preview(
+        self, work: Callable[[Connection], T], *, accounts: Collection[int] = ()
+    ) -> T:
+        _ = self.ids  # claimed for good, not in what is rolled back
+        with mapped(), self.engine.writing.connect() as connection:
+            changes.forget(connection)
+            transaction = connection.begin()
+            self._open = connection
+            try:
+                lock_accounts(connection, accounts)
+                return work(connection)
+            finally:
+                self._open = None
+                transaction.rollback()
+                changes.forget(connection)
 
     async def write_set(
         self,

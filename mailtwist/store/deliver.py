@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from mailtwist.errors import MailError, NotFound, OverQuota
 from mailtwist.mail.flags import DELETED, SEEN
-from mailtwist.store import content, keywords
+from mailtwist.store import content, events, keywords
 from mailtwist.store.content import Spooled
 from mailtwist.store.ledger import AccountCounters, Ledger, MailboxCounters
 from mailtwist.store.names import INBOX, canonical
@@ -147,6 +147,8 @@ class _Batch:
         self._emails: list[tuple[Any, ...]] = []
         self._details: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
+        self._events: list[events.Told] = []
+        self._tells = events.are_kept(ledger.connection)
         self._queue: list[tuple[Message, Spooled, Lease | None]] = []
 
     def accept(self, acceptance: Acceptance) -> tuple[Delivered, ...] | MailError:
@@ -174,6 +176,7 @@ class _Batch:
         self._ledger.close()
         if self._queue:
             rows.insert(connection, self._queue)
+        events.write(connection, self._events)
 
     def _place(
         self, acceptance: Acceptance, entry: Entry
@@ -236,4 +239,27 @@ class _Batch:
             (entry.account_id, mailbox.mailbox_id, uid, number, email_id, flags, modseq, size,
              entry.internaldate, acceptance.now)
         )  # fmt: skip
+        # Nobody received what was appended, imported or filed as the sender's own copy.
+        if self._tells and acceptance.received_as is not None and entry.return_path is not None:
+            self._events.append(_received(acceptance, entry, mailbox.mailbox_id, number, size))
         return Delivered(entry.account_id, mailbox.mailbox_id, mailbox.uidvalidity, uid, modseq)
+
+
+def _received(
+    acceptance: Acceptance, entry: Entry, mailbox_id: int, entry_id: int, octets: int
+) -> events.Told:
+    structure = acceptance.content.structure
+    return (
+        entry.account_id,
+        events.RECEIVED,
+        {
+            "sender": entry.return_path,
+            "recipient": entry.recipient,
+            "subject": structure.subject[: events.MAX_TEXT],
+            "message_id": structure.message_id[: events.MAX_TEXT],
+            "queue_id": acceptance.received_as,
+            "octets": octets,
+            "mailbox": mailbox_id,
+            "entry": entry_id,
+        },
+    )

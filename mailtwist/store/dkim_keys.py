@@ -132,6 +132,29 @@ def establish(connection: Connection, key: Key) -> Key:
     return _key(taken)
 
 
+def adopt(connection: Connection, key: Key) -> Key:
+    """Let a key that somebody gave sign from now on, under its selector; gives what is active.
+
+    A key of that selector before it is gone, for the record in DNS is now another.
+    Raises: Conflict when the selector is that of another algorithm.
+    """
+    found = find(connection, key.domain, algorithm=key.algorithm, configured=key.configured)
+    if found is not None and found.public_key == key.public_key:
+        return found
+    taken = connection.execute(select(dkim_key.c.algorithm).where(_is(key))).scalar_one_or_none()
+    if taken not in {None, key.algorithm}:
+        raise Conflict(f"The selector {key.selector} of {key.domain} is another algorithm's")
+    connection.execute(delete(dkim_key).where(_is(key)))
+    connection.execute(
+        update(dkim_key)
+        .where(_peers(key), dkim_key.c.state == ACTIVE)
+        .values(state=RETIRED, retired_at=key.created_at, private_key="")
+    )
+    connection.execute(insert(dkim_key).values(**_values(key)))
+    changes.bump(connection, "dkim")
+    return key
+
+
 def add_next(connection: Connection, key: Key) -> None:
     """Keep a key in state NEXT; one that waited in its place is dropped.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from mailtwist.store.sql import Statement
 
@@ -17,6 +17,7 @@ _COLUMNS = (
 )
 _ALL = text(f"SELECT {_COLUMNS} FROM mail_server ORDER BY created_at, hostname")
 _FIRST = text("SELECT hostname FROM mail_server ORDER BY created_at, mail_server_id LIMIT 1")
+_CHANGED = text("SELECT reference_id, updated_at FROM mail_server")
 _HOSTNAME = Statement("SELECT 1 FROM mail_server WHERE hostname = ?")
 
 
@@ -31,6 +32,11 @@ class MailServer:
     xclient_on: bool
     always_on_tls: bool  # begins with TLS
     authentication_required: bool
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether the database has the table: an old or a new one may lack it."""
+    return inspect(connection).has_table("mail_server")
 
 
 def every(connection: Connection) -> list[MailServer]:
@@ -51,6 +57,11 @@ def every(connection: Connection) -> list[MailServer]:
             connection.execute(_ALL)
         )
     ]
+
+
+def changed_at(connection: Connection) -> dict[str, int]:
+    """When each row was changed last, by its reference id; microseconds."""
+    return {reference: int(changed) for reference, changed in connection.execute(_CHANGED)}
 
 
 def first_hostname(connection: Connection) -> str:

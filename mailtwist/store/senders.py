@@ -1,6 +1,8 @@
-"""Which addresses a user of the REST interface may send as: those of the accounts he owns."""
+"""Senders: which addresses a user may send as, and by whose name letters leave."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from mailtwist.mail.address import Address
 from mailtwist.store.engine import Connection
@@ -29,6 +31,19 @@ _HOSTNAME = Statement(
     WHERE account.account_id = ?
     """
 )
+_ANY = Statement("SELECT account_id FROM account WHERE username = ? AND state = 'active'")
+_SERVER = Statement("SELECT hostname FROM mail_server WHERE hostname = ?")
+_FIRST_SERVER = Statement(
+    "SELECT hostname FROM mail_server ORDER BY is_enabled DESC, created_at, mail_server_id LIMIT 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """By whose name a letter leaves ("": the server's own), and whose it is (0: nobody's)."""
+
+    hostname: str
+    account_id: int
 
 
 def account_for(connection: Connection, user_id: int, address: Address) -> int | None:
@@ -45,3 +60,17 @@ def account_for(connection: Connection, user_id: int, address: Address) -> int |
 def hostname_of(connection: Connection, account_id: int) -> str:
     """The host name of the mail_server row that the account names; "": it names none."""
     return str(_HOSTNAME(connection, (account_id,)).scalar() or "")
+
+
+def sending(connection: Connection, hostname: str, sender: Address) -> Sending | None:
+    """How a letter of an action leaves; None: there is no mail_server row of that name.
+
+    Without a name the oldest enabled row counts, if there is any. The sender need not have an
+    account.
+    """
+    statement, given = (_SERVER, (hostname,)) if hostname else (_FIRST_SERVER, ())
+    found = statement(connection, given).scalar()
+    if hostname and found is None:
+        return None
+    account_id = _ANY(connection, (sender.folded,)).scalar()
+    return Sending(str(found or ""), int(account_id or 0))

@@ -327,6 +327,19 @@ expunged = Table(
     sqlite_with_rowid=False,
 )
 
+# What happened to messages, for a while. Numbered in the order it was written; on PostgreSQL
+# that is not quite the order in which it is seen: a transaction may end after a later one.
+event = Table(
+    "event",
+    metadata,
+    Column("event_id", Rowid, primary_key=True),
+    number("account_id"),  # who received or submitted; 0: nobody
+    Column("kind", Text, nullable=False),  # received | delivered | deferred | bounced
+    number("at"),
+    Column("data", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,  # the number of a swept event never comes back
+)
+
 # -- octets ---------------------------------------------------------------------------------
 
 content = Table(

@@ -19,7 +19,7 @@ from mailtwist.store.engine import Engine, open_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_HEAD = "0003_rest"
+SCHEMA_HEAD = "0005_acme"
 
 # Any number that only we use: the advisory lock of migrations on PostgreSQL.
 _LOCK = 0x6D61_696C_7477
@@ -33,17 +33,21 @@ def current_revision(connection: Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD) -> bool:
+def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD, is_shared: bool = False) -> bool:
     """Run the revisions that are missing; False when there were none.
+
+    ``is_shared``: a process of the version before goes on using the database, so that only
+    revisions are run with which it can (``EXPANDS = True`` in their module: they add what the
+    older code need not know).
 
     A new SQLite file gets its folder here, and nowhere later: that of a disk which went away
     under a running server must not be made anew.
-    Raises: ConfigError when the database was made by a newer mailtwist.
+    Raises: ConfigError when the database was made by a newer mailtwist, or must not be shared.
     """
     if isinstance(store, str):
         engine = open_engine(store)
         try:
-            return upgrade(engine, to=to)
+            return upgrade(engine, to=to, is_shared=is_shared)
         finally:
             engine.dispose()
     if store.is_sqlite:
@@ -54,7 +58,7 @@ def upgrade(store: Engine | str, *, to: str = SCHEMA_HEAD) -> bool:
         current = current_revision(connection)
         if current == to:
             return False
-        _run(connection, current, to)
+        _run(connection, current, to, is_shared)
         return True
 
 
@@ -79,14 +83,27 @@ def _lock(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-def _run(connection: Connection, current: str | None, to: str) -> None:
+def _run(connection: Connection, current: str | None, to: str, is_shared: bool) -> None:
     from alembic import command
 
     config = _config()
     if current is not None and not _knows(current):
         raise _too_new(current)
+    if is_shared and current is not None:
+        _refuse_to_share(config, current, to)
     config.attributes["connection"] = connection
     command.upgrade(config, to)
+
+
+def _refuse_to_share(config: Config, current: str, to: str) -> None:
+    from alembic.script import ScriptDirectory
+
+    for script in ScriptDirectory.from_config(config).iterate_revisions(to, current):
+        if not getattr(script.module, "EXPANDS", False):
+            raise ConfigError(
+                f"the schema {script.revision} cannot be shared with the version that runs now:"
+                " stop it and start anew"
+            )
 
 
 def _knows(revision: str) -> bool:

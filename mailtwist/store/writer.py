@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -30,6 +31,8 @@ _logger = Logger()
 
 BATCH_UNITS = 64
 BATCH_OCTETS = 4 << 20
+# So many units that are rolled back run between two batches.
+TURN_PREVIEWS = 16
 PATIENCE_S = 60.0
 # Between looks at other processes' commits while nothing is to be written.
 IDLE_S = 0.05
@@ -111,7 +114,10 @@ class Writer:
     def _turn(self) -> None:
         units = self._collect()
         if units:
-            self._write(units)
+            self._write([unit for unit in units if not unit.is_preview])
+            for unit in units:
+                if unit.is_preview:
+                    self._write([unit])
         elif not self._stopping and not self._well:
             self._probe()
         if self._well and self._look is not None and time.monotonic() >= self._look_at:
@@ -119,9 +125,9 @@ class Writer:
             self._look_around(self._look)
 
     def _collect(self) -> list[Unit]:
-        """The next batch; empty when nothing came for a while."""
+        """The next batch and previews; empty when nothing came for a while."""
         units: list[Unit] = []
-        octets = 0
+        octets = previews = 0
         if not self._carried and not self._stopping:
             try:
                 self._take(self._queue.get(timeout=IDLE_S if self._well else PROBE_S))
@@ -130,10 +136,13 @@ class Writer:
         self._drain()
         while self._carried and len(units) < BATCH_UNITS:
             unit = self._carried[0]
+            if previews == TURN_PREVIEWS:
+                break
             if units and octets + unit.octets > BATCH_OCTETS:
                 break
             self._carried.popleft()
             octets += unit.octets
+            previews += unit.is_preview
             units.append(unit)
         return units
 
@@ -173,15 +182,19 @@ class Writer:
         self._owner.settle([unit for unit in units if unit.done], report)
 
     def _run(self, units: list[Unit]) -> list[Unit]:
+        if units[0].is_preview:
+            run = partial(self._batch.preview, units[0])
+        else:
+            run = partial(self._batch.run, units)
         try:
-            return self._batch.run(units)
+            return run()
         except Exception as error:
             # A server that restarted while we were idle: its old connection is dead, the next
             # one is not. Only before COMMIT was tried, and only once.
             if not _is_lost(error) or any(unit.done for unit in units):
                 raise
             self._batch.close(discard=True)
-            return self._batch.run(units)
+            return run()
 
     def _trouble(self, units: list[Unit], error: Exception) -> list[Unit]:
         """The batch failed as a whole; returns the units that may still wait for a lock."""
@@ -203,6 +216,8 @@ class Writer:
 
     def _judge(self, units: list[Unit]) -> None:
         """A batch was committed; but some of it may have found no room."""
+        if units[0].is_preview:
+            return  # it shows nothing of what a COMMIT would do
         full = next((unit.error for unit in units if isinstance(unit.error, StoreFull)), None)
         if full is not None:
             self._turn_red(full)

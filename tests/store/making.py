@@ -12,6 +12,8 @@ from mailtwist.mail.structure import Structure
 from mailtwist.store import accounts
 from mailtwist.store.content import Spooled
 from mailtwist.store.deliver import Acceptance, Delivered, Entry, deliver
+from mailtwist.store.ids import now_us
+from mailtwist.store.tables import node
 
 NOW = 1_800_000_000_000_000
 _CONTENT_IDS = itertools.count(1)
@@ -67,3 +69,9 @@ def put(
         assert isinstance(answer, tuple), answer
         delivered.extend(answer)
     return delivered
+
+
+def another_node(connection: Connection, node_id: int) -> None:
+    """A process of another machine that shares the store and lives."""
+    values = {"node_id": node_id, "name": "elsewhere/1/x", "version": "0", "seen_at": now_us()}
+    connection.execute(node.insert().values(**values))

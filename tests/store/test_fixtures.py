@@ -10,13 +10,24 @@ import pytest
 from sqlalchemy import select
 
 from mailtwist.mail.permissions import NOBODY, SYSTEM, Viewer
-from mailtwist.store import accounts, content, entities, identities, mailboxes
+from mailtwist.store import (
+    accounts,
+    content,
+    entities,
+    event_feed,
+    events,
+    identities,
+    mailboxes,
+    tasks,
+    webhooks,
+)
 from mailtwist.store.deliver import Acceptance, Entry, deliver
 from mailtwist.store.engine import Engine, open_engine
 from mailtwist.store.entities import engine
 from mailtwist.store.entities.model import ListRequest
 from mailtwist.store.queue import claims, control, listing
 from mailtwist.store.queue.outcomes import record
+from mailtwist.store.secrets import Secrets
 from mailtwist.store.tables import content as content_table
 from mailtwist.store.upgrade import SCHEMA_HEAD, current_revision, upgrade
 from tests.store.making import NOW, spooled
@@ -144,3 +155,21 @@ def test_a_dump_loads_as_it_was(left: Engine, tmp_path: Path) -> None:
     for name, rows in dump(copy)["tables"].items():
         assert sorted(rows, key=key) == sorted(dumped["tables"][name], key=key), name
     copy.dispose()
+
+
+def test_events_and_webhooks_go_on_with_what_they_had(empty: Engine) -> None:
+    (before,) = (path for path in FIXTURES if path.stem == "0004_events")
+    load(empty, from_json(before.read_text()))
+    upgrade(empty)
+    with empty.write() as connection:
+        found = event_feed.read_after(connection, 0).events
+        assert [event.kind for event in found] == ["received", "deferred", "bounced"]
+        (hook,) = webhooks.active(connection)
+        assert Secrets(b"k" * 32).open(hook.secret, "webhook.secret") == "a secret of a hook"
+        webhooks.enqueue(connection, [hook], found, settled=3, now=NOW)
+        due, _ = webhooks.due(connection, {hook.webhook_id: 4}, (), NOW)
+        assert [delivery.event_id for delivery in due] == [2]
+        events.write(connection, [(0, events.RECEIVED, {})])
+        assert events.latest(connection) == 4
+        (task,) = tasks.claim(connection, NOW + 3_600_000_000, (), 9)
+        assert (task.name, task.action) == ("nightly", "process_outbox")

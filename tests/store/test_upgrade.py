@@ -145,8 +145,8 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(
 ) -> None:
     run = upgrading._run
 
-    def run_and_fail(connection: Connection, current: str | None, to: str) -> None:
-        run(connection, current, to)
+    def run_and_fail(connection: Connection, current: str | None, to: str, is_shared: bool) -> None:
+        run(connection, current, to, is_shared)
         raise ZeroDivisionError
 
     monkeypatch.setattr(upgrading, "_run", run_and_fail)

@@ -180,6 +180,7 @@ class Facts:
     local_domains: tuple[str, ...] = ()  # the first is that of names without domain
     hostname: str = ""
     dkim_selector: str = "d1"
+    certificate_key: str = "rsa"  # the kind of those that we make for certificates
 
 
 @dataclass(frozen=True, slots=True)

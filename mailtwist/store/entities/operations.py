@@ -8,8 +8,9 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from mailtwist.errors import Conflict, ProtocolViolation
-from mailtwist.mail.permissions import ALL, HIGHEST, OPEN, Bit
+from mailtwist.mail.permissions import ACTION_LOCKED, ALL, HIGHEST, OPEN, Bit
 from mailtwist.store.entities.model import (
+    AccessDenied,
     Change,
     Column,
     Entity,
@@ -20,6 +21,7 @@ from mailtwist.store.entities.model import (
 )
 from mailtwist.store.entities.tables import action, task, user_account, world
 from mailtwist.store.entities.tabular import Reference, Tabular
+from mailtwist.store.schedules import read_schedule
 
 MAX_SCHEMA: Final = 256 << 10
 MAX_NAME: Final = 200
@@ -127,9 +129,53 @@ ACTION: Final = Entity(
     update=_update_action,
     delete=_ACTIONS.delete,
     fresh_table_permission=WITHOUT_GUESTS,
+    # It may do everything, so whom it is open to is to be said.
+    row_permission=ACTION_LOCKED,
     fresh_row_permission=OPEN & ~ALL | Bit.EXECUTE,
     labels=("action_name", "label"),
 )
+
+
+def _create_task(change: Change) -> str:
+    return _TASKS.create(_checked_task(change))
+
+
+def _update_task(change: Change) -> None:
+    change = _checked_task(change)
+    # When it is next, whoever runs tasks works out anew.
+    _TASKS.write(change, next_run_at=None)
+
+
+def _checked_task(change: Change) -> Change:
+    """Refuse a schedule that is none, and to act in the name of somebody else.
+
+    Raises: ProtocolViolation, AccessDenied.
+    """
+    values = change.values
+    if "schedule" in values:
+        try:
+            read_schedule(values["schedule"])
+        except ProtocolViolation as error:
+            raise ProtocolViolation(f"invalid value for schedule: {error.text}") from error
+    if values.get("attributes") and not isinstance(json.loads(values["attributes"]), dict):
+        raise ProtocolViolation("invalid value for attributes: an object is expected")
+    if not change.viewer.is_admin and _runs_as(change) != change.viewer.user_id:
+        raise AccessDenied(AccessDenied.ROW, "A task runs in one's own name")
+    return change
+
+
+def _runs_as(change: Change) -> int:
+    """The number of the user in whose name the task will run."""
+    as_user, owner = 0, change.owner or 0
+    if change.row is not None:
+        query = select(task.c.as_user_id, task.c.owner_user_id).where(task.c.task_id == change.key)
+        current = change.connection.execute(query).one()
+        as_user, owner = current.as_user_id, change.owner or current.owner_user_id
+    if "as_user_id" in change.relations:
+        given = change.relations["as_user_id"]
+        as_user = 0 if given is None else given.key
+    return int(as_user or owner)
+
 
 TASK: Final = Entity(
     name="task",
@@ -138,15 +184,25 @@ TASK: Final = Entity(
         Column("name", default="", max_length=MAX_NAME),
         Column("action_name", is_required=True, max_length=MAX_NAME),
         Column("entity_name", is_required=True, max_length=MAX_NAME),
-        Column("schedule", is_required=True, max_length=MAX_NAME, doc="As cron, or `@every 5m`."),
+        Column(
+            "schedule",
+            is_required=True,
+            max_length=MAX_NAME,
+            doc="As cron, `@every 5m` or `@hourly`; in UTC.",
+        ),
         Column("active", Type.BOOLEAN, default=True),
         Column("attributes", Type.JSON, default="{}", max_length=MAX_SCHEMA),
         Column("job_type", default="", max_length=MAX_NAME),
+        Column("last_run_at", Type.TIMESTAMP, is_readonly=True),
+        Column("next_run_at", Type.TIMESTAMP, is_readonly=True),
+        Column("last_error", default="", is_readonly=True, doc="Empty: the last run went well."),
     ),
-    relations=relations(Relation("as_user_id", "user_account", doc="In whose name it runs.")),
+    relations=relations(
+        Relation("as_user_id", "user_account", doc="In whose name it runs; empty: its owner's.")
+    ),
     source=_TASKS,
-    create=_TASKS.create,
-    update=_TASKS.update,
+    create=_create_task,
+    update=_update_task,
     delete=_TASKS.delete,
     fresh_table_permission=WITHOUT_GUESTS,
     labels=("name", "action_name"),

@@ -42,7 +42,7 @@ from mailtwist.store.entities.rows import Fields, Rows
 from mailtwist.store.entities.sql import Term
 from mailtwist.store.entities.tables import mail_server, user_account
 from mailtwist.store.queue.tables import queue_message, queue_recipient
-from mailtwist.store.queue.values import LOCAL, State
+from mailtwist.store.queue.values import LOCAL, SES, State
 from mailtwist.store.tables import account
 
 _COLUMNS: Final = (
@@ -127,7 +127,7 @@ def _made(reading: Reading, row: Row[Fields]) -> Stored:
     fields = row._mapping
     permission = private_bits(row.c_permission)
     kept = {name: fields[f"c_{name}"] for name in _EXPRESSIONS}
-    if row.c_to_host == LOCAL:
+    if row.c_to_host == LOCAL or row.c_to_host.startswith(SES):
         kept["to_host"] = row.c_to_address.rpartition("@")[2]
     if reading.wants("mail"):
         octets = Octets(row.content_id, row.octets, bytes(row.prefix))

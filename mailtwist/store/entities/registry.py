@@ -15,6 +15,7 @@ from mailtwist.store.entities import (
     places,
     servers,
     users,
+    webhooks,
 )
 from mailtwist.store.entities.model import Entity
 
@@ -30,6 +31,7 @@ ENTITIES: Final[Mapping[str, Entity]] = MappingProxyType(
             mail_boxes.ENTITY,
             mails.ENTITY,
             outboxes.ENTITY,
+            *webhooks.ENTITIES,
         )
     }
 )

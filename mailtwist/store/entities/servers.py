@@ -1,14 +1,15 @@
-"""Mail servers, their certificates, and credentials for services elsewhere."""
+"""Mail servers, and credentials for services elsewhere."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import fold_domain
-from mailtwist.store import certificates, mail_servers
+from mailtwist.store import mail_servers
 from mailtwist.store.entities import signing
+from mailtwist.store.entities.certificates import CERTIFICATE
 from mailtwist.store.entities.model import (
     PRIVATE_ROW,
     Change,
@@ -19,17 +20,15 @@ from mailtwist.store.entities.model import (
     by_name,
     relations,
 )
-from mailtwist.store.entities.tables import certificate, credential, mail_server
+from mailtwist.store.entities.tables import credential, mail_server
 from mailtwist.store.entities.tabular import Tabular
 from mailtwist.store.tables import account
 
 MAX_HOSTNAME: Final = 255
-MAX_PEM: Final = 64 << 10
 MAX_NAME: Final = 200
 _INTERFACE: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.*_-]{0,255}):[0-9]{1,5}")
 
 _SERVERS: Final = Tabular(mail_server, "mail_server_id", kinds=(mail_servers.KIND,))
-_CERTIFICATES: Final = Tabular(certificate, "certificate_id", kinds=(certificates.KIND,))
 _CREDENTIALS: Final = Tabular(credential, "credential_id")
 
 
@@ -131,46 +130,6 @@ MAIL_SERVER: Final = Entity(
     update=_update_server,
     delete=_delete_server,
     complete=signing.complete,
-    labels=("hostname",),
-)
-
-
-# -- certificates ---------------------------------------------------------------------------
-
-
-def _create_certificate(change: Change) -> str:
-    return _CERTIFICATES.create(_with_hostname(change))
-
-
-def _update_certificate(change: Change) -> None:
-    _CERTIFICATES.update(_with_hostname(change))
-
-
-def _pem(name: str, **more: Any) -> Column:
-    return Column(name, default="", max_length=MAX_PEM, **more)
-
-
-CERTIFICATE: Final = Entity(
-    name="certificate",
-    doc="Certificates by host name. The private key is never read back.",
-    columns=by_name(
-        Column(
-            "hostname", is_required=True, is_unique=True, is_folded=True, max_length=MAX_HOSTNAME
-        ),
-        Column("issuer", default="self", max_length=MAX_NAME),
-        Column("generated_at", Type.TIMESTAMP),
-        _pem("certificate_pem"),
-        _pem("root_certificate"),
-        Column("private_key_pem", Type.SECRET, is_writeonly=True),
-        _pem("public_key_pem"),
-    ),
-    source=_CERTIFICATES,
-    create=_create_certificate,
-    update=_update_certificate,
-    delete=_CERTIFICATES.delete,
-    is_private=True,
-    row_permission=PRIVATE_ROW,
-    fresh_row_permission=PRIVATE_ROW,
     labels=("hostname",),
 )
 

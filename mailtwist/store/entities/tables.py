@@ -132,6 +132,81 @@ task = Table(
     number("permission"),
     number("created_at"),
     number("updated_at"),
+    number("last_run_at", nullable=True),
+    number("next_run_at", nullable=True),  # null: a node that runs tasks says when
+    _text("last_error"),
+)
+
+# What was sent to somebody who must prove that he reads it. One for each purpose and subject.
+one_time_code = Table(
+    "one_time_code",
+    metadata,
+    Column("purpose", Text, primary_key=True),  # reset-password
+    Column("subject", Text, primary_key=True),  # whom it is for, such as a user's reference_id
+    _text("verifier", None),  # of the code
+    Column("attempts", Integer, nullable=False, server_default=text("0")),  # wrong ones so far
+    number("expires_at"),
+    number("created_at"),
+    sqlite_with_rowid=False,
+)
+
+# -- who is told what happened --------------------------------------------------------------
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("webhook_id", Rowid, primary_key=True),
+    _text("url", None),
+    _text("kinds", "[]"),  # a JSON list; empty: all
+    _text("secret"),  # sealed
+    _flag("active", 1),
+    number("position", 0),  # of the event table: up to there all is in webhook_delivery
+    number("failing_since", nullable=True),
+    number("last_sent_at", nullable=True),
+    _text("last_error"),
+    number("owner_user_id", 0),
+    _reference(),
+    number("permission"),
+    number("created_at"),
+    number("updated_at"),
+    sqlite_autoincrement=True,
+)
+
+# One row for each event and webhook, with all that is sent: events may be swept before.
+webhook_delivery = Table(
+    "webhook_delivery",
+    metadata,
+    Column("delivery_id", Rowid, primary_key=True),
+    number("webhook_id"),
+    number("event_id"),
+    _text("kind", None),
+    _text("body", None),  # what is posted
+    _text("state", None),  # waiting | sent | failed
+    number("due_at"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("code", Integer, nullable=False, server_default=text("0")),  # 0: nobody answered
+    _text("error"),
+    number("owner_user_id", 0),
+    _reference(),
+    number("permission"),
+    number("created_at"),
+    number("updated_at"),
+    UniqueConstraint("webhook_id", "event_id"),
+)
+_unsent = text("state = 'waiting'")
+Index(
+    "ix_webhook_delivery_waiting",
+    webhook_delivery.c.webhook_id,
+    webhook_delivery.c.due_at,
+    sqlite_where=_unsent,
+    postgresql_where=_unsent,
+)
+_ended = text("state <> 'waiting'")
+Index(
+    "ix_webhook_delivery_ended",
+    webhook_delivery.c.updated_at,
+    sqlite_where=_ended,
+    postgresql_where=_ended,
 )
 
 # -- what the server runs -------------------------------------------------------------------
@@ -172,8 +247,52 @@ certificate = Table(
     number("permission"),
     number("created_at"),
     number("updated_at"),
+    _text("last_error"),  # of the last order, "" when it succeeded
+    number("renew_at", nullable=True),  # null: nobody looked yet
+    number("ask_at", 0),  # when the authority is asked again for renew_at
+    number("retry_at", 0),  # nothing is ordered by itself before
+    number("held_until", 0),  # the authority takes no order before
+    number("failures", 0),  # of orders, in a row
     sqlite_autoincrement=True,
 )
+
+# Our account at each certificate authority.
+acme_account = Table(
+    "acme_account",
+    metadata,
+    Column("directory_url", Text, primary_key=True),
+    _text("account_url"),  # "": not registered yet
+    _text("email"),
+    _text("private_key", None),  # sealed
+    number("created_at"),
+    sqlite_with_rowid=False,
+)
+
+# What authorities may ask for by HTTP while an order is under way; every node answers.
+acme_challenge = Table(
+    "acme_challenge",
+    metadata,
+    Column("token", Text, primary_key=True),
+    _text("key_authorization", None),
+    number("expires_at"),
+    sqlite_with_rowid=False,
+)
+
+# What is in a certificate row, so that nobody need read the PEM text of all of them.
+certificate_state = Table(
+    "certificate_state",
+    metadata,
+    key("certificate_id"),
+    _text("names"),  # of the certificate, in lower case, a blank between; "" unless it is known
+    number("not_before", 0),
+    number("not_after", 0),
+    _text("serial"),  # in hexadecimal
+    _flag("is_usable"),  # there are a certificate and its key
+    number("changed_at", 0),
+    sqlite_with_rowid=False,
+)
+Index("ix_certificate_state_changed_at", certificate_state.c.changed_at)
+Index("ix_certificate_state_not_after", certificate_state.c.not_after)
 
 credential = Table(
     "credential",

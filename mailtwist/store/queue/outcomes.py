@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from twisted.logger import Logger
 
 from mailtwist.errors import MailError
+from mailtwist.store import events
 from mailtwist.store.deliver import Acceptance, deliver
 from mailtwist.store.queue import destinations, suppression
 from mailtwist.store.queue.claims import FREED, Key
@@ -59,10 +60,14 @@ class Finished:
 class _Result:
     """One attempt with what it is about."""
 
-    queue_id: int
+    message: Message
     recipient: Recipient
     attempt: Attempt
     now: int
+
+    @property
+    def queue_id(self) -> int:
+        return self.message.queue_id
 
     @property
     def key(self) -> Key:
@@ -142,6 +147,7 @@ def record(connection: Connection, finished: Sequence[Finished]) -> list[bool | 
     _write_reports(connection, kept)
     _write_suppressions(connection, results)
     _write_destinations(connection, kept, results)
+    _write_events(connection, results)
     return answers
 
 
@@ -155,7 +161,7 @@ def _leased(connection: Connection, finished: Sequence[Finished]) -> dict[Key, i
 def _results(item: Finished) -> Iterator[_Result]:
     recipients = {recipient.n: recipient for recipient in item.message.recipients}
     for attempt in item.attempts:
-        yield _Result(item.message.queue_id, recipients[attempt.n], attempt, item.now)
+        yield _Result(item.message, recipients[attempt.n], attempt, item.now)
 
 
 def _write_recipients(connection: Connection, results: Iterable[_Result]) -> None:
@@ -265,3 +271,33 @@ def _write_destinations(
     destinations.expect(connection, waiting)
     destinations.recover(connection, recovered)
     destinations.note(connection, states, max((item.now for item in kept), default=0))
+
+
+_KINDS: Final = {
+    Outcome.DELIVERED: events.DELIVERED,
+    Outcome.DEFERRED: events.DEFERRED,
+    Outcome.FAILED: events.BOUNCED,
+}
+
+
+def _write_events(connection: Connection, results: Iterable[_Result]) -> None:
+    if events.are_kept(connection):
+        told = [_told(result) for result in results if result.attempt.is_counted]
+        events.write(connection, told)
+
+
+def _told(result: _Result) -> events.Told:
+    message, recipient, attempt = result.message, result.recipient, result.attempt
+    data = {
+        "sender": message.reverse_path,
+        "recipient": recipient.original or recipient.address,
+        "queue_id": message.queue_id,
+        "n": recipient.n,
+        "code": attempt.code,
+        "status": _clean(attempt.status),
+        "reply": _clean(attempt.text)[: events.MAX_TEXT],
+        "host": _clean(attempt.host),
+    }
+    if result.is_open:
+        data["due"] = attempt.due_at
+    return message.account_id, _KINDS[attempt.outcome], data

@@ -12,6 +12,9 @@ from typing import Final
 
 # The destination of local recipients that an LMTP server takes (delivery.mode).
 LOCAL: Final = "@local"
+# What begins the destination of recipients that leave by SES; the rest is the reference id of
+# the credential.
+SES: Final = "ses:"
 
 
 class State(IntEnum):
@@ -47,7 +50,8 @@ class Recipient:
     """One recipient of a message in the queue.
 
     ``address``: whom the next hop is told. ``destination``: what is looked up and backs off as
-    a whole: the address's domain in A-labels, its literal (``[192.0.2.1]``), or :data:`LOCAL`.
+    a whole: the address's domain in A-labels, its literal (``[192.0.2.1]``), :data:`LOCAL`, or
+    a credential's behind :data:`SES`.
     ``original``: the forward-path that the client gave, where it is another address.
     ``forwarded_by``: the local address whose alias leads here; the reverse-path is rewritten
     (SRS) for such a one. ``orcpt``: decoded, with its type (``rfc822;user@example.com``).
