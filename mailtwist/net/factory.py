@@ -107,6 +107,11 @@ class SessionFactory(ServerFactory):
         self._sweeper: LoopingCall | None = None
         self._empty: list[Deferred[None]] = []
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a session lives."""
+        return bool(self.sessions)
+
     @override
     def buildProtocol(self, addr: Any) -> Any:
         if self.stopping:

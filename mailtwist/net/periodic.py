@@ -28,9 +28,9 @@ class Periodic:
         self._timer.clock = clock
         self._running: Deferred[None] | None = None
 
-    def start(self) -> None:
-        """Do it for the first time after one interval."""
-        self._timer.start(self._every_s, now=False)
+    def start(self, *, now: bool = False) -> None:
+        """Do it for the first time at once, or after one interval."""
+        self._timer.start(self._every_s, now=now)
 
     def cancel(self) -> None:
         """Do it no more, and cut off what is under way."""

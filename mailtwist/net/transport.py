@@ -8,11 +8,18 @@ nearly always fits into the kernel's buffer; what does not goes the usual way.
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.tcp import Client, Connection, Connector, Port, Server
 from typing_extensions import override
+
+# RFC 4291 §2.5.5.2
+_MAPPED: Final = "::ffff:"
 
 
 class _Prompt(Connection):
@@ -40,6 +47,16 @@ class _Prompt(Connection):
 class PromptServer(_Prompt, Server):
     """The server's side of a connection."""
 
+    def __init__(self, sock: Any, protocol: Any, client: Any, *more: Any) -> None:
+        super().__init__(sock, protocol, unmapped(client), *more)
+
+
+def unmapped(client: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An IPv4 peer by its own address, also on a socket of IPv6 that takes both."""
+    if len(client) > 2 and str(client[0]).startswith(_MAPPED):
+        return str(client[0])[len(_MAPPED) :], client[1]
+    return client
+
 
 class PromptClient(_Prompt, Client):
     """The client's side of a connection."""
@@ -56,7 +73,16 @@ class _PromptConnector(Connector):
 def make_prompt(port: Any) -> None:
     """Let a listening port of the reactor build prompt transports from now on."""
     if isinstance(port, Port):
-        port.transport = PromptServer
+        transport: Any = PromptServer
+        port.transport = transport
+        if port.addressFamily == socket.AF_INET6:
+            port._buildAddr = partial(_address, port._buildAddr)  # type: ignore[method-assign]
+
+
+def _address(build: Callable[[Any], Any], client: tuple[Any, ...]) -> Any:
+    """What a factory is told of its peer."""
+    found = unmapped(client)
+    return build(client) if found is client else IPv4Address("TCP", *found)
 
 
 def connect_prompt(reactor: Any, address: str, port: int, factory: ClientFactory) -> Any:
