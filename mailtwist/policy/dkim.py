@@ -60,6 +60,8 @@ class Signer:
         self._generation = 0
         self.configure(settings)
         database.changes.watch("dkim", self.clear)
+        # Somebody may have given a domain a key of his own.
+        database.changes.watch("certificate", self.clear)
 
     def configure(self, settings: Settings) -> None:
         """Take other settings."""

@@ -134,6 +134,13 @@ class Identities:
         self._note_use(known.key_id, now)
         return known.viewer
 
+    async def viewer_of(self, user_id: int) -> Viewer | None:
+        """Who a user is that our own rows name; None: there is no such user any more."""
+        user: User | None = await self._database.read(
+            partial(identities.user_of_number, user_id=user_id)
+        )
+        return None if user is None else _viewer(user)
+
     async def _read(self, name: str, find: Callable[[Connection], _Known | None]) -> _Known | None:
         generation = self._generation
         known: _Known | None = await self._database.read(find)

@@ -11,13 +11,17 @@ from typing import Any, Final, TypeAlias
 
 from mailtwist.config.outgoing import Dkim
 from mailtwist.policy.hashing import Derivation
-from mailtwist.store import dkim_keys
+from mailtwist.store import certificates, dkim_keys
+from mailtwist.store.certificates import Row
 from mailtwist.store.dkim_keys import ED25519, RSA, Key
+from mailtwist.store.engine import Connection
 from mailtwist.store.ids import now_us
-from mailtwist.store.secrets import Secrets
+from mailtwist.store.secrets import Secrets, Unreadable
 
 RSA_BITS: Final = 2048
 DEFAULT_SELECTOR: Final = "d1"
+# Issuers of certificate rows whose keys nobody gave.
+_MADE: Final = frozenset({certificates.SELF, certificates.ACME})
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 
@@ -50,6 +54,10 @@ class Keyring:
 
     async def active(self, domain: str, algorithm: str = RSA) -> Key:
         """The key that signs for a domain, made where there is none. Raises: MailError."""
+        if algorithm == RSA:
+            given = await self.adopt(domain)
+            if given is not None:
+                return given
         found: Key | None = await self.database.read(
             lambda connection: dkim_keys.find(
                 connection, domain, algorithm=algorithm, configured=self.configured
@@ -62,6 +70,20 @@ class Keyring:
             lambda connection: dkim_keys.establish(connection, made)
         )
         return established
+
+    async def adopt(self, domain: str) -> Key | None:
+        """The key that somebody gave to the domain's certificate row since ours was made.
+
+        None: there is none, or it is not RSA. Raises: MailError.
+        """
+        row = await self.database.read(partial(_newly_given, domain=domain, keys=self))
+        if row is None:
+            return None
+        given = await self.threads.run(partial(_given, self._secrets, row, domain, self.configured))
+        if given is None:
+            return None
+        adopted: Key = await self.database.write(partial(dkim_keys.adopt, key=given))
+        return adopted
 
     async def make(self, domain: str, selector: str, algorithm: str) -> Key:
         """A new key, not stored yet."""
@@ -87,16 +109,42 @@ def _purpose(domain: str, selector: str) -> str:
     return f"dkim {selector}._domainkey.{domain}"
 
 
+def _newly_given(connection: Connection, domain: str, keys: Keyring) -> Row | None:
+    """The domain's certificate row, when its key was given, and later than ours was made."""
+    row = certificates.of_hostname(connection, domain)
+    if row is None or not row.sealed_key or row.issuer in _MADE:
+        return None
+    ours = dkim_keys.find(connection, domain, algorithm=RSA, configured=keys.configured)
+    return row if ours is None or (row.generated_at or 0) > ours.created_at else None
+
+
+def _given(secrets: Secrets, row: Row, domain: str, configured: str) -> Key | None:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        text = secrets.open(row.sealed_key, certificates.PURPOSE).encode("utf-8")
+        # It was checked when it came.
+        private = load_pem_private_key(text, None, unsafe_skip_rsa_key_validation=True)
+    except (ValueError, Unreadable):
+        return None
+    if not isinstance(private, RSAPrivateKey):
+        return None
+    return _sealed(secrets, private, _public_rsa(private), (domain, configured, RSA, configured))
+
+
 def _make(secrets: Secrets, domain: str, selector: str, algorithm: str, configured: str) -> Key:
+    private, public = _MAKE[algorithm]()
+    return _sealed(secrets, private, public, (domain, selector, algorithm, configured))
+
+
+def _sealed(secrets: Secrets, private: Any, public: bytes, names: tuple[str, str, str, str]) -> Key:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    private, public = _MAKE[algorithm]()
+    domain, selector, *_ = names
     encoded = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return Key(
-        domain,
-        selector,
-        algorithm,
-        configured,
+        *names,
         private_key=secrets.seal(b64encode(encoded).decode("ascii"), _purpose(domain, selector)),
         public_key=b64encode(public).decode("ascii"),
         created_at=now_us(),
@@ -114,11 +162,15 @@ def _open(key: Key, secrets: Secrets) -> SigningKey:
 
 def _make_rsa() -> tuple[Any, bytes]:
     from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     private = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-    public = private.public_key()
-    return private, public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return private, _public_rsa(private)
+
+
+def _public_rsa(private: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return bytes(private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _make_ed25519() -> tuple[Any, bytes]:

@@ -1,30 +1,29 @@
 """Which certificate a TLS handshake gets, by the name that the client asks for.
 
 One :class:`Certificates` serves every listener and STARTTLS: what its ``creator`` and
-:meth:`Certificates.of` give stays good for the life of the process, while
-:meth:`Certificates.replace` swaps what they hand out. The next handshake uses the new set;
-sessions that run keep theirs. All contexts are in memory, so a handshake reads no file.
+:meth:`Certificates.of` give stays good for the life of the process, while what they hand out is
+swapped. The next handshake uses the new set; sessions that run keep theirs. Beside the few that
+are always in memory there may be a :class:`mailtwist.tls.shelf.Shelf` of many: a handshake that
+asks for one which is not in memory yet waits for it, and the reactor does not.
 
 Standards: RFC 8446; RFC 5246; RFC 6066 §3 (SNI); RFC 8314 §3; RFC 9325 §3, §4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakSet
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from mailtwist.errors import ConfigError
+from mailtwist.tls import hello, pem
+from mailtwist.tls.shelf import Shelf
 
 # TLS 1.2 with forward secrecy and AEAD alone; OpenSSL orders TLS 1.3's own list itself.
 # RFC 9325 §4.2
@@ -32,17 +31,23 @@ CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!eNULL:!PSK"
 
 MIN_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
-
-def make_context(chain: bytes, key: bytes, min_version: str = "1.2") -> SSL.Context:
+def make_context(
+    chain: bytes, key: bytes, min_version: str = "1.2", *, was_checked: bool = False
+) -> SSL.Context:
     """Build a server context from PEM text: the certificate with its chain, and its key.
 
-    Takes up to 50 ms for an RSA key. Raises: ValueError that says what is wrong.
+    ``was_checked``: the key was, when it came; that takes up to 50 ms for an RSA key, all else
+    1 ms. Raises: ValueError that says what is wrong.
     """
     certificates = x509.load_pem_x509_certificates(chain)
-    private_key = load_private_key(key)
-    if not _belong_together(certificates[0], private_key):
+    private_key = (
+        load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+        if was_checked
+        else pem.read_key(key)
+    )
+    assert isinstance(private_key, pem.PrivateKey)
+    if not pem.belong_together(certificates[0], private_key):
         raise ValueError("the key does not belong to the certificate")
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     # RFC 8996 §4, §5
@@ -63,52 +68,108 @@ def make_context(chain: bytes, key: bytes, min_version: str = "1.2") -> SSL.Cont
     return context
 
 
-def load_private_key(key: bytes) -> PrivateKey:
-    """Read a PEM key without passphrase. Raises: ValueError."""
-    try:
-        loaded = load_pem_private_key(key, password=None)
-    except TypeError as error:
-        raise ValueError("the key has a passphrase") from error
-    if not isinstance(loaded, PrivateKey):
-        raise ValueError("the key is of a kind that TLS certificates do not use")
-    return loaded
-
-
 def names_of(chain: bytes) -> list[str]:
     """List the DNS names that the first certificate is for, in lower case."""
-    certificate = x509.load_pem_x509_certificates(chain)[0]
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        return [str(name.value).lower() for name in common]
-    return [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
+    return list(pem.names_of(x509.load_pem_x509_certificates(chain)[0]))
 
 
-def _belong_together(certificate: x509.Certificate, key: PrivateKey) -> bool:
-    def spelled(public: Any) -> bytes:
-        octets: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return octets
+class PatientConnection(SSL.Connection):
+    """Holds back what a client says first until the certificate that it asks for is there.
 
-    return spelled(certificate.public_key()) == spelled(key.public_key())
+    ``name``: of the listener, whose certificate is for those who ask for none that we have.
+    """
+
+    def __init__(self, creator: ConnectionCreator, name: str, protocol: Any) -> None:
+        super().__init__(creator.context_for(name), None)
+        self._creator = creator
+        self._name = name
+        self._protocol = protocol
+        self._held: bytes = b""
+        self._is_open = self._is_loading = self._is_waiting = False
+
+    def bio_write(self, buf: Any) -> int:
+        if not self._is_open:
+            self._held += bytes(buf)
+            return len(buf)
+        return super().bio_write(buf) if buf else 0
+
+    def do_handshake(self) -> None:
+        if not self._is_open and not self._is_loading:
+            self._look()
+        if not self._is_open:
+            raise SSL.WantReadError
+        super().do_handshake()
+
+    def _look(self) -> None:
+        try:
+            asked = hello.server_name(self._held)
+        except hello.Incomplete:
+            return
+        missing = [name for name in (asked, self._name) if self._creator.misses(name)]
+        if not missing:
+            self._open()
+            return
+        self._is_loading = True
+        loading = Deferred.fromCoroutine(self._fetch(missing))
+        loading.addBoth(self._loaded)
+        self._is_waiting = not self._is_open
+
+    async def _fetch(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self._creator.fetch(name)
+
+    def _loaded(self, _: object) -> None:
+        protocol = self._protocol
+        self.set_context(self._creator.context_for(self._name))
+        self._open()
+        if self._is_waiting and protocol is not None and protocol.getHandle() is self:
+            # Twisted asks again only when something comes, and all has come already.
+            protocol.dataReceived(b"")
+
+    def _open(self) -> None:
+        held, self._held, self._is_open = self._held, b"", True
+        self._protocol = None  # which refers to us
+        if held:
+            super().bio_write(held)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ConnectionCreator:
     """Makes the OpenSSL side of each new TLS connection, from the set of the moment."""
 
-    def __init__(self, default: SSL.Context, by_name: Mapping[str, SSL.Context]) -> None:
+    def __init__(
+        self,
+        default: SSL.Context,
+        by_name: Mapping[str, SSL.Context],
+        shelf: Shelf | None = None,
+    ) -> None:
+        self._shelf = shelf
+        self._adopted: WeakSet[SSL.Context] = WeakSet()
         self.replace(default, by_name)
 
     def replace(self, default: SSL.Context, by_name: Mapping[str, SSL.Context]) -> None:
         """Use another set from the next handshake on; names in lower case, ``*.x`` for any of x."""
         for context in {default, *by_name.values()}:
-            context.set_tlsext_servername_callback(self._choose)
+            self.adopt(context)
         self._by_name = dict(by_name)
         self._default = default
 
+    def adopt(self, context: SSL.Context) -> SSL.Context:
+        """Let connections that begin with this context change to the one that is asked for."""
+        # One that has begun a connection cannot be changed any more.
+        if context not in self._adopted:
+            self._adopted.add(context)
+            context.set_tlsext_servername_callback(self._choose)
+        return context
+
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802
-        return SSL.Connection(self._default, None)
+        return self.connection("", protocol)
+
+    def connection(self, name: str, protocol: Any) -> SSL.Connection:
+        """One of a listener with this name; "": it has none."""
+        if self._shelf is None or not len(self._shelf):
+            return SSL.Connection(self.context_for(name), None)
+        return PatientConnection(self, name, protocol)
 
     def _choose(self, connection: SSL.Connection) -> None:
         asked = connection.get_servername()
@@ -124,9 +185,38 @@ class ConnectionCreator:
         return self._find(name) or self._default
 
     def _find(self, name: str) -> SSL.Context | None:
-        # RFC 6066 §3; RFC 9525 §6.3
-        name = name.lower().rstrip(".")
-        return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        for each in _spellings(name):
+            found = self._by_name.get(each)
+            if found is None and self._shelf is not None:
+                found = self._shelf.find(each)
+            if found is not None:
+                return found
+        return None
+
+    def misses(self, name: str) -> bool:
+        """Whether the certificate for a name is known and not in memory yet."""
+        spelled = self._on_shelf(name)
+        return bool(spelled) and self._shelf is not None and self._shelf.misses(spelled)
+
+    async def fetch(self, name: str) -> None:
+        """Have it in memory, if it can be had."""
+        if self._shelf is not None:
+            await self._shelf.fetch(self._on_shelf(name))
+
+    def _on_shelf(self, name: str) -> str:
+        """The name or the wildcard that the shelf has a certificate for, if that counts."""
+        for each in _spellings(name):
+            if each in self._by_name:
+                return ""
+            if self._shelf is not None and self._shelf.has(each):
+                return each
+        return ""
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    # RFC 6066 §3; RFC 9525 §6.3
+    name = name.lower().rstrip(".")
+    return name, f"*.{name.partition('.')[2]}"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -138,17 +228,19 @@ class NamedCreator:
         self._name = name
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802
-        return SSL.Connection(self._creator.context_for(self._name), None)
+        return self._creator.connection(self._name, protocol)
 
 
 class Certificates:
-    """The set of certificates in use: the default one and those chosen by name."""
+    """The set of certificates in use: the default one, and those chosen by name."""
 
-    def __init__(self, chain: bytes, key: bytes, min_version: str = "1.2") -> None:
+    def __init__(
+        self, chain: bytes, key: bytes, min_version: str = "1.2", *, shelf: Shelf | None = None
+    ) -> None:
         """Start with the default certificate alone. Raises: ValueError."""
-        self._min_version = min_version
+        self.min_version = min_version
         context = make_context(chain, key, min_version)
-        self.creator = ConnectionCreator(context, dict.fromkeys(names_of(chain), context))
+        self.creator = ConnectionCreator(context, dict.fromkeys(names_of(chain), context), shelf)
 
     def of(self, name: str) -> ConnectionCreator | NamedCreator:
         """The creator of a listener with this name; "": it has none."""
@@ -160,34 +252,9 @@ class Certificates:
         Of two for one name the earlier of ``others`` counts, and the default one last.
         """
         pairs = (*others, default)
-        contexts = {pair: make_context(*pair, self._min_version) for pair in set(pairs)}
+        contexts = {pair: make_context(*pair, self.min_version) for pair in set(pairs)}
         by_name: dict[str, SSL.Context] = {}
         for pair in pairs:
             for name in names_of(pair[0]):
                 by_name.setdefault(name, contexts[pair])
         self.creator.replace(contexts[default], by_name)
-
-
-def read_pair(cert_file: str, key_file: str) -> tuple[bytes, bytes]:
-    """Read the files that ``tls.cert_file`` and ``tls.key_file`` name.
-
-    An empty ``key_file`` means that the certificate's file holds the key too.
-    Raises: ConfigError that names the key.
-    """
-    chain = _read("tls.cert_file", cert_file)
-    key = _read("tls.key_file", key_file) if key_file else chain
-    try:
-        make_context(chain, key)
-    except ValueError as error:
-        raise ConfigError(
-            f"tls.cert_file {cert_file} and tls.key_file {key_file or cert_file}: {error}"
-        ) from error
-    return chain, key
-
-
-def _read(setting: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 20)
-    except OSError as error:
-        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from error

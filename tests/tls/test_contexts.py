@@ -10,7 +10,8 @@ from OpenSSL import SSL
 
 from mailtwist.errors import ConfigError
 from mailtwist.tls import selfsigned
-from mailtwist.tls.contexts import Certificates, make_context, names_of, read_pair
+from mailtwist.tls.contexts import Certificates, make_context, names_of
+from mailtwist.tls.files import read_pair
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
