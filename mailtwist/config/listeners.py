@@ -24,7 +24,7 @@ PROTOCOLS = (
     "pop3s",
     "http-redirect",
 )
-NOT_YET = frozenset({"lmtp", "pop3", "pop3s", "http-redirect"})
+NOT_YET = frozenset({"lmtp", "pop3", "pop3s"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class ListenerItem:
         Choice(PROTOCOLS),
         "",
         "What is spoken: `smtp` is an MX, `submission` needs STARTTLS and a login, "
-        "`submissions`, `imaps` and `https` begin with TLS.",
+        "`submissions`, `imaps` and `https` begin with TLS, `http-redirect` sends browsers to "
+        "`https` and answers ACME challenges.",
     )
     address: str = setting(
         HostPort(),

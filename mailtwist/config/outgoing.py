@@ -20,7 +20,7 @@ from mailtwist.config.kinds import (
     Text,
     Whole,
 )
-from mailtwist.config.names import Domain, Host, HostPort, Mailbox, Url
+from mailtwist.config.names import Domain, Host, HostPort, Mailbox, Network, Url
 
 LATER = "accepted, not acted on yet"
 DAY = 86400.0
@@ -218,9 +218,9 @@ class Send:
     default_from: str = setting(
         Mailbox(),
         "",
-        "The sender of a `/send` that names none.",
+        "The sender of letters of the server itself, such as codes for forgotten passwords; "
+        "empty: `postmaster` of the first local domain.",
         variables=("DEFAULT_FROM",),
-        inactive=LATER,
         example="noreply@example.com",
     )
     allowed_hosts: tuple[str, ...] = setting(
@@ -260,9 +260,80 @@ class Acme:
         Url(("https",)),
         "https://acme-v02.api.letsencrypt.org/directory",
         "The authority that issues certificates.",
-        inactive=LATER,
     )
-    email: str = setting(Mailbox(), "", "Whom it writes to.", inactive=LATER)
+    email: str = setting(
+        Mailbox(),
+        "",
+        "Whom it writes to; empty: whoever asks for a certificate names an address.",
+        example="postmaster@example.com",
+    )
     ca_file: str = setting(
-        Path(), "", "What its own certificate is checked against.", inactive=LATER
+        Path(),
+        "",
+        "The authorities that its own certificate is checked against; empty: the system's.",
+    )
+    challenge: str = setting(
+        Choice(("http-01", "dns-01")),
+        "http-01",
+        "How it sees that a name is ours: it asks port 80 of that name, or it looks for a record "
+        "in DNS. A wildcard needs dns-01.",
+    )
+    key_type: str = setting(
+        Choice(("ecdsa", "rsa")), "ecdsa", "The key of its certificates: P-256 or RSA-2048."
+    )
+    eab_key_id: str = setting(
+        Text(), "", "The key identifier of an authority that binds accounts to customers."
+    )
+    eab_hmac_key: str = setting(Text(), "", "Its key, as the authority shows it.", secret=True)
+    dns_server: str = setting(
+        HostPort(default_port=53, is_remote=True),
+        "",
+        "The primary DNS server that takes the record of dns-01 as a dynamic update (RFC 2136).",
+        example="127.0.0.1:53",
+    )
+    dns_zone: str = setting(
+        Domain(), "", "The zone that is updated; empty: `dns_server` is asked which it is."
+    )
+    dns_key_name: str = setting(
+        Text(), "", "The name of the TSIG key that signs updates; empty: they are not signed."
+    )
+    dns_key_secret: str = setting(Text(), "", "The TSIG key, base64.", secret=True)
+    dns_key_algorithm: str = setting(
+        Choice(("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")),
+        "hmac-sha256",
+        "The algorithm of the TSIG key.",
+    )
+    dns_hook: tuple[str, ...] = setting(
+        ListOf(Text()),
+        (),
+        "A program that makes the record in place of `dns_server`: it is called with "
+        "`add NAME VALUE`, and with `remove NAME VALUE` in the end.",
+        example=["/usr/local/bin/acme-dns"],
+    )
+    dns_wait: float = setting(
+        Duration(0, 3600),
+        10.0,
+        "How long the record is left to spread before the authority is told to look.",
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    retention: float = setting(
+        Duration(0, 30 * DAY),
+        DAY,
+        "How long it is kept what happened to messages, for `/events` and webhooks; 0: nothing "
+        "is kept, and nobody told.",
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HttpClient:
+    allow: tuple[str, ...] = setting(
+        ListOf(Network()),
+        (),
+        "Private addresses and networks that webhooks may name; all public ones may be named.",
+        example=["10.1.2.0/24"],
     )

@@ -16,7 +16,7 @@ from typing import Any, Final
 from mailtwist.config.declare import Declaration
 from mailtwist.config.describe import value_of
 from mailtwist.config.given import DECLARATIONS
-from mailtwist.config.kinds import TRUE, Duration, Flag, Kind, Octets, Text, Whole, sort_of
+from mailtwist.config.kinds import TRUE, Choice, Duration, Flag, Kind, Octets, Text, Whole, sort_of
 from mailtwist.config.names import Domain, HostPort
 from mailtwist.config.settings import Settings
 
@@ -86,8 +86,12 @@ def _shown(kind: Kind[Any], value: Any) -> str:
 IMAP_ENABLED: Final = "imap.enabled"
 IMAP_INTERFACE: Final = "imap.listen_interface"
 IMAP_HOSTNAME: Final = "imap.hostname"
+IMAP_TLS: Final = "imap.tls"
 HTTPS_ENABLED: Final = "enable_https"
 HTTPS_INTERFACE: Final = "https.listen_interface"
+# Values of IMAP_TLS.
+BY_PORT: Final = "auto"
+IMPLICIT: Final = "implicit"
 JWT_SECRET: Final = "jwt.secret"  # noqa: S105  (its name)
 JWT_ISSUER: Final = "jwt.token.issuer"
 JWT_HOURS: Final = "jwt.token.life.hours"
@@ -109,7 +113,7 @@ KEYS: Final[tuple[Key, ...]] = (
         IMAP_INTERFACE,
         HostPort(),
         ":1143",
-        "Where: `host:port`; port 993 begins with TLS, any other offers STARTTLS.",
+        "Where: `host:port`.",
         aliases=("imps.listen_interface",),
     ),
     Key(
@@ -118,6 +122,14 @@ KEYS: Final[tuple[Key, ...]] = (
         "",
         "The name of that listener; empty: `imap.` before `hostname`.",
         aliases=("imps.hostname",),
+    ),
+    Key(
+        IMAP_TLS,
+        Choice((BY_PORT, IMPLICIT, "starttls")),
+        BY_PORT,
+        "Whether that listener begins with TLS (`implicit`) or offers STARTTLS (`starttls`); "
+        "`auto`: with TLS on port 993 only.",
+        aliases=("imps.tls",),
     ),
     Key(
         HTTPS_ENABLED,

@@ -30,6 +30,8 @@ from mailtwist.config.outgoing import (
     Acme,
     Delivery,
     Dkim,
+    Events,
+    HttpClient,
     Inbox,
     Outbound,
     Queue,
@@ -44,11 +46,24 @@ class Tls:
     cert_file: str = setting(
         Path(),
         "",
-        "The certificate chain, PEM; empty: one signed by itself, kept in `data_dir`.",
+        "The certificate chain, PEM; empty: `certs/fullchain.pem` with `certs/privkey.pem` where "
+        "they exist, in the working folder or in `data_dir`, else the row for the host name, else "
+        "one signed by itself, kept in `data_dir`. Files are read again when they change.",
         example="/etc/mailtwist/fullchain.pem",
     )
     key_file: str = setting(
         Path(), "", "The private key, PEM.", example="/etc/mailtwist/privkey.pem"
+    )
+    self_signed: bool = setting(
+        Flag(),
+        False,
+        "Whether a certificate signed by ourselves stands in while the files above are missing; "
+        "else the server refuses to start.",
+    )
+    key_type: str = setting(
+        Choice(("rsa", "ecdsa")),
+        "rsa",
+        "The key of certificates that are signed by ourselves into rows: RSA-2048 or P-256.",
     )
     required: bool = setting(Flag(), False, "Whether MAIL is refused before STARTTLS.")
     enabled: bool = setting(Flag(), True, "Whether STARTTLS is offered.")
@@ -114,6 +129,32 @@ class Http:
         "`X-Request-Id` are believed.",
         example=["127.0.0.1"],
     )
+    hsts: float = setting(
+        Duration(0, 730 * DAY),
+        0.0,
+        "How long browsers that came by TLS once insist on it (Strict-Transport-Security); 0: "
+        "they are not told to.",
+        unit="seconds",
+        example="365d",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    schema_folder: str = setting(
+        Path(),
+        "",
+        "The folder whose files `schema_*.yaml`, `.json` and `.toml` define actions; empty: the "
+        "folder where the server is started, if nobody else may write there.",
+        variables=("DAPTIN_SCHEMA_FOLDER",),
+        example="/etc/mailtwist/schemas",
+    )
+    env: tuple[str, ...] = setting(
+        ListOf(Text()),
+        (),
+        "Environment variables that expressions of actions see as `env`.",
+        example=["SHOP_URL"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +214,7 @@ class Settings:
     )
     limits: Limits = section(Limits, "Bounds on what one client may ask for.")
     http: Http = section(Http, "What is served over HTTP.")
+    actions: Actions = section(Actions, "Actions of one's own.")
     queue: Queue = section(Queue, "Mail that leaves.")
     outbound: Outbound = section(Outbound, "How it leaves.")
     delivery: Delivery = section(Delivery, "Where local mail ends up.")
@@ -196,6 +238,8 @@ class Settings:
     dkim: Dkim = section(Dkim, "DKIM signatures.")
     inbox: Inbox = section(Inbox, "Throw-away mailboxes read over HTTP.")
     send: Send = section(Send, "Mail sent by HTTP.")
+    events: Events = section(Events, "What is told of mail.")
+    http_client: HttpClient = section(HttpClient, "Requests to web servers elsewhere.")
     acme: Acme = section(Acme, "Certificates from an authority.")
     redis_url: str = setting(
         Url(("redis", "rediss", "unix")),
@@ -209,6 +253,13 @@ class Settings:
         False,
         "A sandbox: every recipient is taken, nothing leaves.",
         aliases=("server.dev_mode",),
+    )
+    drain_time: float = setting(
+        Duration(0, 7 * DAY),
+        600.0,
+        "How long the sessions of a listener that was closed go on before they are sent away "
+        "between two commands; 0: until they end by themselves.",
+        unit="seconds",
     )
     disable_smtp: bool = setting(Flag(), False, "Leaves out every SMTP and submission listener.")
     log_level: str = setting(

@@ -22,6 +22,7 @@ from mailtwist.queue.intake import Intake
 from mailtwist.queue.reports import Reports
 from mailtwist.queue.routes import Router
 from mailtwist.queue.runner import DRAIN_S, Runner
+from mailtwist.queue.ses import Ses
 from mailtwist.queue.smtp_client import Connector, Timeouts
 from mailtwist.store.directory import Directory
 from mailtwist.store.secrets import Secrets
@@ -60,6 +61,8 @@ class Mail:
         self._settings = settings
         self._reports = reports
         self._hosts = hosts.from_settings(settings, self.resolver, SystemRandom())
+        self._ses = Ses(database, secrets, reactor=reactor)
+        self._has_ended = False
         self._delivery: Delivery | None = None
         if settings.dev_mode:
             return
@@ -75,6 +78,7 @@ class Mail:
             rewrite=lambda reverse_path, forwarded_by: srs.rewrite(
                 reverse_path, forwarded_by, seconds=reactor.seconds()
             ),
+            ses=self._ses,
         )
         self.runner = Runner(
             database,
@@ -106,9 +110,21 @@ class Mail:
             await self.runner.start()
             self.rotation.start()
 
+    async def take_over(self) -> None:
+        """Another process has just ended its deliveries: begin without delay."""
+        if self.runner is not None:
+            await self.runner.take_over()
+
+    async def end_deliveries(self, drain_s: float = DRAIN_S) -> None:
+        """Begin none any more, once; what intake takes from here on waits in its rows."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.rotation.stop()
+            if self.runner is not None:
+                await self.runner.stop(drain_s)
+
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """End deliveries; the database is still open."""
-        self.rotation.stop()
-        if self.runner is not None:
-            await self.runner.stop(drain_s)
+        await self.end_deliveries(drain_s)
+        await self._ses.close()
         await self.resolver.close()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from mailtwist.errors import MailError
+from mailtwist.queue import ses
 from mailtwist.queue.ports import Connector, Hosts, Rewrite, Session
 from mailtwist.queue.tls_policy import TlsPolicies
 from mailtwist.queue.values import (
@@ -52,7 +53,10 @@ class Store(Protocol):
 
 
 class Delivery:
-    """``hostname``: the name to greet with where a message has none; ``rewrite``: SRS."""
+    """``hostname``: the name to greet with where a message has none; ``rewrite``: SRS.
+
+    ``ses``: the way out for what a credential sends.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Delivery:
         clock: Any,
         hostname: str = "",
         rewrite: Rewrite | None = None,
+        ses: ses.Ses | None = None,
     ) -> None:
         self._database = database
         self._hosts = hosts
@@ -72,6 +77,7 @@ class Delivery:
         self._clock = clock
         self._hostname = hostname
         self._rewrite = rewrite
+        self._ses = ses
         self._shunned: dict[str, float] = {}
 
     def configure(self, hostname: str) -> None:
@@ -88,6 +94,8 @@ class Delivery:
         """
         if route.key == NO_ROUTE:
             raise _nobody("No way to its destination is configured")
+        if self._ses is not None and ses.is_destination(destination):
+            return await self._ses.connect(destination)
         hosts = await self._hosts.of(route, destination)
         is_strict = is_strict and not route.is_lmtp  # RFC 8689 §2: relaying only
         policy = await self._policies.of(destination, route)

@@ -25,6 +25,7 @@ from mailtwist.queue.refusals import USER_UNKNOWN, refusal
 from mailtwist.store import sent
 from mailtwist.store.content import Spool, Spooled
 from mailtwist.store.deliver import Acceptance, Entry, deliver
+from mailtwist.store.directory import Foreign
 from mailtwist.store.ids import now_us
 from mailtwist.store.queue.values import Attempt, Lease, Message, Notify
 
@@ -186,17 +187,27 @@ class Intake:
         is_report: bool = False,
         is_captured: bool = False,
         sent_copy: bool = False,
+        destination: str = "",
+        refused: list[Refusal] | None = None,
     ) -> Acceptance | None:
         """What writes a letter of our own, a whole message with CRLF line ends.
 
         Recipients that are refused are left out; None: nobody is left. `is_report`: no quota
         holds for it. `is_captured`: whoever it is for, it is kept and nobody gets it. `sent_copy`:
-        one goes into the Sent mailbox of `account_id`. Raises: StoreUnavailable, StoreFull.
+        one goes into the Sent mailbox of `account_id`. `destination`: it leaves that way for all
+        of them, whosever they are. `refused` gets what is said of those left out.
+        Raises: StoreUnavailable, StoreFull.
         """
-        if is_captured:
+        # In dev_mode nothing leaves, whatever way it would take.
+        if is_captured or (destination and self.settings.dev_mode):
             admitted = [Recipient(recipients[0], await self._admission.captured(), Notify.NEVER)]
+        elif destination:
+            admitted = [
+                Recipient(each, (Foreign(str(each), destination),), notify) for each in recipients
+            ]
         else:
-            admitted = await self._admitted(recipients, notify, is_bounce=reverse_path is None)
+            is_bounce = reverse_path is None
+            admitted = await self._admitted(recipients, notify, refused, is_bounce=is_bounce)
         if not admitted:
             return None
         passing = Passing(is_signed=sign and self.signs)
@@ -218,7 +229,12 @@ class Intake:
         return await self.complete(plan, Arrival(mail, author, passing, spooled, now))
 
     async def _admitted(
-        self, recipients: Sequence[Address], notify: Notify, *, is_bounce: bool
+        self,
+        recipients: Sequence[Address],
+        notify: Notify,
+        refused: list[Refusal] | None,
+        *,
+        is_bounce: bool,
     ) -> list[Recipient]:
         found: list[Recipient] = []
         for address in recipients:
@@ -229,7 +245,9 @@ class Intake:
                     is_sandbox=self.settings.dev_mode,
                     is_bounce=is_bounce,
                 )
-            except Refusal:
+            except Refusal as error:
+                if refused is not None:
+                    refused.append(error)
                 continue
             found.append(Recipient(address, targets, notify))
         return found

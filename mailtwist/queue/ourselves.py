@@ -55,4 +55,8 @@ def of(hostname: str, listeners: Iterable[Listener]) -> Ourselves:
 
 
 def _host(bound: str) -> str:
-    return "" if bound in {"", "*"} or ip_address(bound).is_unspecified else bound
+    try:
+        return "" if not bound or ip_address(bound).is_unspecified else bound
+    except ValueError:
+        # A name, which may have any of this machine's addresses.
+        return ""

@@ -15,6 +15,7 @@ from mailtwist.config.names import join_host_port, split_host_port
 from mailtwist.config.outgoing import Delivery, Relay
 from mailtwist.config.settings import Settings
 from mailtwist.config.transports import MX, SUBMISSIONS_PORT, Transport
+from mailtwist.queue import ses
 from mailtwist.queue.values import Login, Route, Tls, TlsPolicy
 from mailtwist.store.queue.values import LOCAL
 
@@ -45,9 +46,11 @@ class Router:
         )
 
     def route(self, destination: str) -> Route:
-        """For a domain in A-labels, an address literal, or LOCAL. Raises nothing."""
+        """For a domain in A-labels, an address literal, a credential, or LOCAL. Raises nothing."""
         if destination == LOCAL:
             return self._lmtp
+        if ses.is_destination(destination):
+            return ses.route(destination)
         return next(filter(None, (source(destination) for source in self._sources)))
 
     def _nearest_transport(self, destination: str) -> Route | None:

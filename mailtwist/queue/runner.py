@@ -125,6 +125,11 @@ class Runner:
             await returning
         await self._leadership.give_up()
 
+    async def take_over(self) -> None:
+        """The process that held the lease has given it up."""
+        if self._claimer.is_running:
+            await self._tending.keep()
+
     def wake(self) -> None:
         """Rows may be due."""
         self._claimer.wake()

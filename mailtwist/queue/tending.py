@@ -68,7 +68,7 @@ class Tending:
         await self._timer.finish()
 
     async def _tend(self) -> None:
-        if not await self._keep():
+        if not await self.keep():
             return
         now = self._clock.seconds()
         if now - self._attended_at >= ATTEND_S:
@@ -79,7 +79,7 @@ class Tending:
             self._reclaimed_at = now
             await self._leadership.reclaim()
 
-    async def _keep(self) -> bool:
+    async def keep(self) -> bool:
         """Keep what is leased; False: another process runs the queue."""
         self._kept_at = self._clock.seconds()
         if await self._leadership.renew():
@@ -112,7 +112,7 @@ class Tending:
                 return
             # A day's mail that is late may take minutes, and leases run out meanwhile.
             is_time = self._clock.seconds() - self._kept_at >= RENEW_S
-            if is_time and not await self._keep():
+            if is_time and not await self.keep():
                 return
 
     def _claim(self, connection: Connection) -> list[Message]:
