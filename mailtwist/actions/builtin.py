@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from mailtwist.actions import accounts, certificates, mail_boxes, outbox, world
+from mailtwist.actions import accounts, acme, certificates, mail_boxes, outbox, passwords, world
 from mailtwist.actions.registry import Operation
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = MappingProxyType(
     {
         (operation.entity, operation.name): operation
-        for module in (accounts, world, outbox, mail_boxes, certificates)
+        for module in (accounts, passwords, world, outbox, mail_boxes, certificates, acme)
         for operation in module.OPERATIONS
     }
 )

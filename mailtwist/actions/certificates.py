@@ -4,43 +4,30 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
-from mailtwist.actions.registry import Context, Operation, Response, notify
-from mailtwist.errors import NotFound, ProtocolViolation
-from mailtwist.store.entities.model import Item, Prepared
-from mailtwist.store.ids import now_us
-from mailtwist.tls import issuing
+from mailtwist.actions.registry import Context, Input, Operation, Response, notify
+from mailtwist.errors import NotFound
+from mailtwist.store.entities.model import Item
 
-SELF: Final = "self"
 _CONTENT_TYPE: Final = "application/x-x509-ca-cert"
 
 
 async def generate_self_certificate(
-    context: Context, _attributes: Mapping[str, Any], subject: Item | None
+    context: Context, attributes: Mapping[str, Any], subject: Item | None
 ) -> Sequence[Response]:
     """Put a new key and certificate into the row, whatever it held.
 
-    Raises: Refusal when the viewer may not change the row.
+    Raises: Refusal when the viewer may not change the row, ProtocolViolation.
     """
     assert subject is not None, "declared as needed"
-    hostname, now = str(subject.attributes["hostname"]), now_us()
-    at = datetime.fromtimestamp(now / 1_000_000, UTC)
-    try:
-        issued = await context.services.derivation.run(partial(issuing.issue, hostname, at))
-    except ValueError as error:
-        raise ProtocolViolation(f"hostname: no certificate can name {hostname}") from error
-    values = {
-        "issuer": Prepared(SELF),
-        "generated_at": Prepared(now),
-        "certificate_pem": Prepared(issued.certificate),
-        "root_certificate": Prepared(issued.certificate),
-        "public_key_pem": Prepared(issued.public_key),
-        "private_key_pem": issued.private_key,
-    }
-    await context.services.resources.update(context.viewer, subject.entity, subject.id, values, {})
+    hostname, resources = str(subject.attributes["hostname"]), context.services.resources
+    values = await resources.certificates.signed(
+        hostname,
+        names=str(attributes.get("hostname") or ""),
+        kind=str(attributes.get("key_type") or ""),
+    )
+    await resources.update(context.viewer, subject.entity, subject.id, values, {})
     return (notify(f"Certificate generated for {hostname}", kind="message"),)
 
 
@@ -74,11 +61,20 @@ def _file(subject: Item | None, column: str, what: str, suffix: str) -> Response
     )
 
 
-OPERATIONS: Final = tuple(
-    Operation("certificate", name, label, run, needs_subject=True)
-    for name, label, run in (
-        ("generate_self_certificate", "Generate self certificate", generate_self_certificate),
-        ("download_certificate", "Download certificate", download_certificate),
-        ("download_public_key", "Download public key", download_public_key),
-    )
+OPERATIONS: Final = (
+    Operation(
+        "certificate",
+        "generate_self_certificate",
+        "Generate self certificate",
+        generate_self_certificate,
+        inputs=(Input("hostname", label="Host names"), Input("key_type", label="Key")),
+        needs_subject=True,
+    ),
+    *(
+        Operation("certificate", name, label, run, needs_subject=True)
+        for name, label, run in (
+            ("download_certificate", "Download certificate", download_certificate),
+            ("download_public_key", "Download public key", download_public_key),
+        )
+    ),
 )

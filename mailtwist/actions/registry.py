@@ -8,7 +8,7 @@ finds one, asks whether the viewer may, checks the inputs and runs it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from mailtwist.mail.permissions import (
@@ -21,11 +21,20 @@ from mailtwist.mail.permissions import (
 from mailtwist.store.administration import BuiltIn
 
 if TYPE_CHECKING:
+    from mailtwist.actions.buffer import Buffer
+    from mailtwist.actions.definition import Definition
+    from mailtwist.actions.javascript import Script
+    from mailtwist.actions.mailing import Mailing
+    from mailtwist.actions.one_time_codes import OneTimeCodes
+    from mailtwist.actions.passwords import PasswordResets
+    from mailtwist.actions.rendering import Rendering
     from mailtwist.actions.resources import Resources
     from mailtwist.actions.sending import Intake
+    from mailtwist.actions.values import Evaluator
     from mailtwist.policy.hashing import Derivation
     from mailtwist.policy.identities import Identities
     from mailtwist.store.entities.model import Item
+    from mailtwist.tls.acme.issuance import Issuance
 
 # Of action rows, once there is an administrator: his alone, everybody's, whoever's signed in.
 FOR_ADMINISTRATORS: Final = ACTION_LOCKED
@@ -49,17 +58,20 @@ class Response:
     """One element of the answer: ``{"ResponseType": type, "Attributes": attributes}``."""
 
     type: str
-    attributes: Mapping[str, Any] | None = None
+    attributes: Mapping[str, Any] | Sequence[Any] | None = None
 
     def document(self) -> dict[str, Any]:
-        attributes = None if self.attributes is None else dict(self.attributes)
-        return {"ResponseType": self.type, "Attributes": attributes}
+        given = self.attributes
+        return {
+            "ResponseType": self.type,
+            "Attributes": dict(given) if isinstance(given, Mapping) else given,
+        }
 
 
 class Reconciliation(Protocol):
     """Brings the listeners in line with what the rows and keys want."""
 
-    async def apply(self) -> None:
+    async def apply(self) -> object:
         """Open, close and change what differs, all or nothing.
 
         Raises: Conflict or Refusal, whose text names the host names or ``address:port``.
@@ -80,6 +92,10 @@ class Services:
     """What operations work with; one in a process.
 
     ``derivation``: where keys are made. ``queue``: None where nothing leaves (dev_mode).
+    ``script``: None where no expression can be evaluated. ``environment``: what expressions see
+    as ``env``. ``clock``: ends calls that take too long. ``mailing``: letters; ``codes``: what is
+    mailed to prove that somebody reads it; ``resets``: of passwords; ``rendering``: templates;
+    ``issuance``: certificates of an authority.
     """
 
     resources: Resources
@@ -90,6 +106,14 @@ class Services:
     intake: Intake
     queue: Queue | None = None
     is_smtp_disabled: bool = False
+    script: Script | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    clock: Any = None
+    mailing: Mailing | None = None
+    codes: OneTimeCodes | None = None
+    resets: PasswordResets | None = None
+    rendering: Rendering | None = None
+    issuance: Issuance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +124,47 @@ class Context:
     viewer: Viewer
     peer: str = ""  # the client's IP address
 
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an action of one's own, for its performers.
+
+    ``context.viewer`` is who asked; what outcomes do, they do by ``as_administrator``. ``scope``:
+    what expressions see, JSON only. ``buffer``: where everything goes that is to be written.
+    ``script``: evaluates expressions, for so long in all as one call may.
+    """
+
+    context: Context
+    definition: Definition
+    scope: dict[str, Any]
+    buffer: Buffer
+    depth: int = 0
+    script: Evaluator | None = None
+
+    @property
+    def as_administrator(self) -> Viewer:
+        """The caller with the rights of an administrator: what he makes is his."""
+        return replace(self.context.viewer, is_admin=True, scopes=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What an outcome came to: ``value`` is kept under its Reference, JSON only.
+
+    ``later`` tells it instead, once the buffer was settled or committed.
+    """
+
+    value: Any = None
+    responses: Sequence[Response] = ()
+    later: Callable[[], Performed] | None = None
+
+    @property
+    def whole(self) -> Performed:
+        return self if self.later is None else self.later()
+
+
+# Gets the call and the outcome's attributes, evaluated. Whatever it writes goes to the buffer.
+Performer: TypeAlias = Callable[[Call, Mapping[str, Any]], Awaitable[Performed]]
 
 Run: TypeAlias = Callable[
     [Context, Mapping[str, Any], "Item | None"], Awaitable[Sequence[Response]]

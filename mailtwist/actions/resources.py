@@ -7,15 +7,18 @@ whether he may write the row at all is asked before that, for it keeps a process
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailtwist.actions import new_keys
+from mailtwist.actions import certificate_values, new_keys
+from mailtwist.actions.certificate_values import CertificateValues
 from mailtwist.actions.secret_values import SecretValues
 from mailtwist.mail.permissions import Bit, Viewer
+from mailtwist.policy.api_keys import NewKey
 from mailtwist.policy.hashing import Derivation, Turns
 from mailtwist.policy.keyring import Keyring
 from mailtwist.store import steps
@@ -50,6 +53,23 @@ _KEY_COLUMN: Final = "dkim_public_key"
 _KINDS: Final = {"mail_box": Kind.MAIL_BOX, "mail": Kind.MAIL}
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One write, ready to be run in a transaction; ``accounts`` and ``octets`` as of a unit.
+
+    ``key``: whose text the answer is to have.
+    """
+
+    unit: Callable[[Connection], Any]
+    accounts: tuple[int, ...] = ()
+    octets: int = 0
+    key: NewKey | None = None
+
+    def shown(self, item: Item) -> Item:
+        """What the maker of the row gets to see."""
+        return item if self.key is None else new_keys.shown(item, self.key)
+
+
 class Resources:
     """All entities, as one viewer may see and change them; ``entity`` is a name.
 
@@ -75,6 +95,7 @@ class Resources:
         self._database = database
         self._keyring = keyring
         self._secret_values = SecretValues(secrets, derivation, turns or Turns(), cost)
+        self.certificates = CertificateValues(database, secrets, derivation, facts)
         self._now = now
         self._facts = facts
 
@@ -105,14 +126,27 @@ class Resources:
         """The rows behind a relation; at most one of a relation to one."""
         return await self._read(engine.related_rows, viewer, entity, row_id, relation, request)
 
+    def listing(
+        self, viewer: Viewer, entity: str, request: ListRequest
+    ) -> Callable[[Connection], Page]:
+        """What :meth:`list` does, for a transaction of the caller's."""
+        return self._reading(engine.list_rows, viewer, entity, request)
+
+    def finding(self, viewer: Viewer, entity: str, row_id: str) -> Callable[[Connection], Page]:
+        """What :meth:`get` does, for a transaction of the caller's."""
+        return self._reading(engine.find_row, viewer, entity, row_id)
+
     async def _read(
         self, work: Callable[..., Page], viewer: Viewer, entity: str, *given: Any
     ) -> Page:
-        facts = self._facts()
-        page: Page = await self._database.read(
-            lambda connection: work(connection, viewer, entity, *given, facts=facts)
-        )
+        page: Page = await self._database.read(self._reading(work, viewer, entity, *given))
         return page
+
+    def _reading(
+        self, work: Callable[..., Page], viewer: Viewer, entity: str, *given: Any
+    ) -> Callable[[Connection], Page]:
+        facts = self._facts()
+        return lambda connection: work(connection, viewer, entity, *given, facts=facts)
 
     async def _made_key(self, item: Item) -> bool:
         """Make the key that a mail server's row is to show, if it has none yet."""
@@ -127,28 +161,51 @@ class Resources:
         await self._keyring().active(domains[hostname])
         return True
 
+    async def written(self, item: Item) -> None:
+        """A row that :meth:`creating` or :meth:`updating` planned is committed."""
+        await self._adopt_key(item)
+
+    async def _adopt_key(self, item: Item) -> None:
+        """Let the key that came with a domain's certificate sign its mail."""
+        if item.entity == certificate_values.ENTITY and self._keyring is not None:
+            await self._keyring().adopt(str(item.attributes.get("hostname", "")))
+
     # -- writing ----------------------------------------------------------------------------
 
     async def create(
         self, viewer: Viewer, entity: str, attributes: Mapping[str, Any], relations: Relations
     ) -> Item:
         """Make a row. An API key's text is in its answer, and nowhere else."""
-        declared = entity_of(entity)
-        key, attributes = new_keys.completed(declared, attributes)
-        given = await self._made_safe(viewer, declared, attributes, "")
-        places = [ref.id for ref in relations.values() if isinstance(ref, Ref)]
-        item: Item = await self._write(
-            engine.create_row,
-            viewer,
-            declared,
-            given,
-            relations,
-            places=places,
-            octets=_octets(given),
-        )
+        planned = await self.creating(viewer, entity, attributes, relations)
+        item: Item = await self._write(planned)
+        await self._adopt_key(item)
         if await self._made_key(item):
             item = (await self.get(viewer, entity, item.id)).items[0]
-        return item if key is None else new_keys.shown(item, key)
+        return planned.shown(item)
+
+    async def creating(
+        self,
+        viewer: Viewer,
+        entity: str,
+        attributes: Mapping[str, Any],
+        relations: Relations,
+        *,
+        is_asked_first: bool = True,
+    ) -> Planned:
+        """What :meth:`create` writes; ``is_asked_first``: whether the viewer may is asked before
+        anything costs time.
+        """
+        declared = entity_of(entity)
+        _check_action(declared, attributes)
+        key, attributes = new_keys.completed(declared, attributes)
+        asked = "" if is_asked_first else None
+        if certificate_values.are_in(declared, attributes):
+            await self._ask(viewer, declared, asked)
+            attributes = await self.certificates.checked(attributes, "")
+        given = await self._made_safe(viewer, declared, attributes, asked)
+        places = [ref.id for ref in relations.values() if isinstance(ref, Ref)]
+        unit = self._unit(engine.create_row, viewer, declared, given, relations)
+        return Planned(unit, _accounts(places), _octets(given), key)
 
     async def update(
         self,
@@ -159,17 +216,45 @@ class Resources:
         relations: Relations,
     ) -> Item:
         """Change what is given and nothing else; the whole row."""
-        declared = entity_of(entity)
-        attributes = new_keys.checked(declared, attributes)
-        given = await self._made_safe(viewer, declared, attributes, row_id)
         item: Item = await self._write(
-            engine.update_row, viewer, declared, row_id, given, relations, places=[row_id]
+            await self.updating(viewer, entity, row_id, attributes, relations)
         )
+        await self._adopt_key(item)
         return item
 
-    async def delete(self, viewer: Viewer, entity: str, row_id: str) -> None:
+    async def updating(
+        self,
+        viewer: Viewer,
+        entity: str,
+        row_id: str,
+        attributes: Mapping[str, Any],
+        relations: Relations,
+        *,
+        is_asked_first: bool = True,
+    ) -> Planned:
+        """What :meth:`update` writes."""
         declared = entity_of(entity)
-        await self._write(engine.delete_row, viewer, declared, row_id, places=[row_id])
+        _check_action(declared, attributes)
+        attributes = new_keys.checked(declared, attributes)
+        asked = row_id if is_asked_first else None
+        if certificate_values.are_in(declared, attributes):
+            await self._ask(viewer, declared, asked)
+            attributes = await self.certificates.checked(attributes, row_id)
+        given = await self._made_safe(viewer, declared, attributes, asked)
+        unit = self._unit(engine.update_row, viewer, declared, row_id, given, relations)
+        return Planned(unit, _accounts([row_id]))
+
+    async def delete(self, viewer: Viewer, entity: str, row_id: str) -> None:
+        await self._write(self.deleting(viewer, entity, row_id))
+        self.deleted(entity)
+
+    def deleting(self, viewer: Viewer, entity: str, row_id: str) -> Planned:
+        """What :meth:`delete` writes; :meth:`deleted` is to follow it."""
+        unit = self._unit(engine.delete_row, viewer, entity_of(entity), row_id)
+        return Planned(unit, _accounts([row_id]))
+
+    def deleted(self, entity: str) -> None:
+        """A row was deleted: begin to empty what it held."""
         if entity in _EMPTIED_LATER:
             emptying = Deferred.fromCoroutine(steps.resume(self._database))
             # The next start goes on where this stops.
@@ -210,43 +295,52 @@ class Resources:
         mode: Mode,
     ) -> None:
         declared = entity_of(entity)
-        await self._write(
-            engine.change_related, viewer, declared, row_id, relation, refs, mode, places=[row_id]
+        unit = self._unit(engine.change_related, viewer, declared, row_id, relation, refs, mode)
+        await self._write(Planned(unit, _accounts([row_id])))
+
+    def _unit(
+        self, work: Callable[..., Any], viewer: Viewer, entity: Entity, *given: Any
+    ) -> Callable[[Connection], Any]:
+        """The work on a connection, at this moment and with the settings of this moment."""
+        facts, now = self._facts(), self._now()
+        return lambda connection: work(connection, viewer, entity, *given, now=now, facts=facts)
+
+    async def _write(self, planned: Planned) -> Any:
+        return await self._database.write(
+            planned.unit, accounts=planned.accounts, octets=planned.octets
         )
 
-    async def _write(
-        self,
-        work: Callable[..., Any],
-        viewer: Viewer,
-        entity: Entity,
-        *given: Any,
-        places: Sequence[str] = (),
-        octets: int = 0,
-    ) -> Any:
-        """One unit; ``places``: ids of rows in whose accounts it writes."""
-        facts, now = self._facts(), self._now()
-
-        def unit(connection: Connection) -> Any:
-            return work(connection, viewer, entity, *given, now=now, facts=facts)
-
-        return await self._database.write(unit, accounts=_accounts(places), octets=octets)
-
     async def _made_safe(
-        self, viewer: Viewer, entity: Entity, attributes: Mapping[str, Any], row_id: str
+        self, viewer: Viewer, entity: Entity, attributes: Mapping[str, Any], row_id: str | None
     ) -> dict[str, Any]:
-        """The attributes without clear secrets; who may not write is refused first.
+        """The attributes without clear secrets; who may not write ``row_id`` is refused first.
 
-        The text of a new mail is spooled, for it may be long.
+        ``row_id`` "": a new row; None: nobody is asked. The text of a new mail is spooled, for it
+        may be long.
         """
         is_mail = entity.name == MAIL and not row_id and isinstance(attributes.get(MAIL), str)
         if is_mail or self._secret_values.are_in(entity, attributes):
-            await self._database.read(
-                partial(_check_gates, viewer=viewer, entity=entity, row_id=row_id)
-            )
+            await self._ask(viewer, entity, row_id)
         given = await self._secret_values.safe(entity, attributes)
         if is_mail:
             given[MAIL] = Prepared(await appending.spool(self._database, attributes[MAIL]))
         return given
+
+    async def _ask(self, viewer: Viewer, entity: Entity, row_id: str | None) -> None:
+        """Refuse who may not write; ``row_id`` "": a new row; None: nobody is asked."""
+        if row_id is not None:
+            await self._database.read(
+                partial(_check_gates, viewer=viewer, entity=entity, row_id=row_id)
+            )
+
+
+def _check_action(entity: Entity, attributes: Mapping[str, Any]) -> None:
+    """Refuse the definition of an action that cannot be run. Raises: ProtocolViolation."""
+    if entity.name == "action" and attributes.get("action_schema"):
+        # Late: what performs outcomes needs the rows.
+        from mailtwist.actions import definitions
+
+        definitions.check_given(attributes["action_schema"])
 
 
 def _check_gates(connection: Connection, *, viewer: Viewer, entity: Entity, row_id: str) -> None:

@@ -17,6 +17,7 @@ from mailtwist.actions.registry import (
 from mailtwist.errors import Conflict, Refusal
 from mailtwist.store import administration
 from mailtwist.store.administration import TableRights
+from mailtwist.store.engine import Connection
 from mailtwist.store.entities.model import Item
 from mailtwist.store.entities.registry import ENTITIES
 from mailtwist.store.ids import now_us
@@ -37,6 +38,17 @@ async def become_administrator(
 
 async def make_first(database: Any, user_id: int) -> bool:
     """Make a user the administrator; False: there is one already."""
+    is_first: bool = await database.write(partial(_made_first, user_id=user_id, now=now_us()))
+    return is_first
+
+
+def become_first(connection: Connection, *, user_id: int, now: int) -> None:
+    """The same in a transaction. Raises: Refusal when there is one already, or for a guest."""
+    if not user_id or not _made_first(connection, user_id=user_id, now=now):
+        raise Refusal("Unauthorized")
+
+
+def _made_first(connection: Connection, *, user_id: int, now: int) -> bool:
     # Late: the table of all operations names this one.
     from mailtwist.actions.builtin import OPERATIONS as ALL
 
@@ -44,16 +56,13 @@ async def make_first(database: Any, user_id: int) -> bool:
         name: TableRights(entity.table_permission, entity.row_permission)
         for name, entity in ENTITIES.items()
     }
-    is_first: bool = await database.write(
-        partial(
-            administration.become_administrator,
-            user_id=user_id,
-            tables=tables,
-            actions=[operation.row for operation in ALL.values()],
-            now=now_us(),
-        )
+    return administration.become_administrator(
+        connection,
+        user_id,
+        tables=tables,
+        actions=[operation.row for operation in ALL.values()],
+        now=now,
     )
-    return is_first
 
 
 async def sync_mail_servers(

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from mailtwist.actions.builtin import OPERATIONS
 from mailtwist.actions.execution import Operations
+from mailtwist.actions.mailing import Mailing
 from mailtwist.actions.registry import Services
 from mailtwist.actions.resources import Resources
 from mailtwist.config import Settings
@@ -91,6 +92,14 @@ class Server:
             intake=self.intake,
             queue=self.runner,
             is_smtp_disabled=self.settings.disable_smtp,
+            mailing=Mailing(
+                database,
+                self.intake,
+                settings=lambda: self.settings,
+                value=self.values.get,
+                secrets=self.secrets,
+                clock=clock,
+            ),
         )
         self.operations = Operations(self.services)
         now(database.write(self.seed))
