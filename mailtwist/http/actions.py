@@ -7,9 +7,11 @@ here wins: the query string, a form, the top level of a JSON object, its ``attri
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol
 
+from mailtwist.actions.performers.responses import HEADER, read_headers
 from mailtwist.actions.registry import Response, failed
 from mailtwist.errors import MailError, ProtocolViolation, Refusal
 from mailtwist.http.exchange import Answer, Exchange, Parameters, Route, json_answer
@@ -22,6 +24,8 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _TOKEN: Final = "token"  # noqa: S105
 # A page of somebody else can make a browser send these, with the cookie.
 _UNSAFE_WITH_COOKIE: Final = frozenset({"GET", "HEAD"})
+# RFC 9110 §15.3.5, §15.3.6, §15.4.5.
+_WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
 
 class Operations(Protocol):
@@ -36,7 +40,7 @@ class Operations(Protocol):
         *,
         peer: str = "",
     ) -> Awaitable[Sequence[Response]]: ...
-    def guest_list(self) -> dict[str, Any]: ...
+    def listed(self, viewer: Viewer) -> Awaitable[dict[str, Any]]: ...
 
 
 def routes(operations: Operations) -> tuple[Route, ...]:
@@ -55,6 +59,9 @@ def refuse(error: MailError) -> Answer:
 async def _execute(exchange: Exchange, *, entity: str, name: str, operations: Operations) -> Answer:
     # Who comes with a token that is no longer good may do what guests may: sign in again.
     viewer, bad_token = await _identified(exchange)
+    is_foreign = exchange.by_cookie and exchange.method in _UNSAFE_WITH_COOKIE
+    if is_foreign and bad_token is None:
+        raise Refusal("With a cookie, use POST")
     attributes = merged(_single(exchange.parameters), _body(exchange))
     try:
         responses = await operations.execute(viewer, entity, name, attributes, peer=exchange.client)
@@ -62,21 +69,27 @@ async def _execute(exchange: Exchange, *, entity: str, name: str, operations: Op
         if bad_token is not None and error.http_status == 403:
             raise bad_token from error
         raise
-    return json_answer([each.document() for each in responses])
+    status, fields = 200, dict[str, str]()
+    for each in responses:
+        if each.type == HEADER and isinstance(each.attributes, Mapping):
+            said, more = read_headers(each.attributes)
+            status, fields = said or status, fields | more
+    answer = json_answer(
+        [each.document() for each in responses], status, headers=tuple(fields.items())
+    )
+    return replace(answer, body=b"") if status in _WITHOUT_BODY else answer
 
 
-async def _list(_exchange: Exchange, *, operations: Operations) -> Answer:
-    return json_answer(operations.guest_list())
+async def _list(exchange: Exchange, *, operations: Operations) -> Answer:
+    viewer, _ = await _identified(exchange)
+    return json_answer(await operations.listed(viewer))
 
 
 async def _identified(exchange: Exchange) -> tuple[Viewer, Unauthorized | None]:
     try:
-        viewer = await exchange.identify()
+        return await exchange.identify(), None
     except Unauthorized as error:
         return NOBODY, error
-    if exchange.by_cookie and exchange.method in _UNSAFE_WITH_COOKIE:
-        raise Refusal("With a cookie, use POST")
-    return viewer, None
 
 
 # -- what came -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mailtwist.http import meta, openapi, resources
+from mailtwist.http import challenges, meta, openapi, resources
 from mailtwist.http.exchange import Route
 from mailtwist.http.front import Front
 from mailtwist.http.ports import Parts
@@ -22,6 +22,8 @@ def _routes(parts: Parts, statistics: Statistics) -> Iterator[Route]:
     yield from Status(parts.health, statistics).routes()
     yield from openapi.routes()
     yield from meta.routes()
+    if parts.challenges is not None:
+        yield from challenges.routes(parts.challenges)
     if parts.resources is not None:
         yield from resources.routes(parts.resources)
     yield from parts.routes

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from mailtwist.errors import MailError
 from mailtwist.http.bodies import is_json, read_form, read_json
-
-if TYPE_CHECKING:
-    from mailtwist.mail.permissions import Viewer
+from mailtwist.mail.permissions import NOBODY, Viewer
 
 JSON_TYPE: Final = "application/json"
 JSONAPI_TYPE: Final = "application/vnd.api+json"
@@ -31,6 +29,11 @@ Parameters = Mapping[str, tuple[str, ...]]
 
 async def no_pause() -> None:
     """Go on at once."""
+
+
+async def nobody() -> Viewer:
+    """A guest."""
+    return NOBODY
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class Exchange:
     request_id: str = ""
     by_cookie: bool = False
     """Whether the token came by cookie: then a browser sends it whoever wrote the page."""
+    identify_again: Callable[[], Awaitable[Viewer]] = nobody
+    """As ``identify``, for an answer that takes long: asked anew each time."""
     pause: Callable[[], Awaitable[None]] = no_pause
     """Lets the reactor do what waits, in the midst of work that is longer than a few ms."""
 
@@ -79,12 +84,33 @@ class Exchange:
         return read_form(self.body, self.header("content-type"))
 
 
+class Sink(Protocol):
+    """Where a body goes that is made while it is read."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client should take something first."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def on_drain(self, callback: Callable[[], object]) -> None:
+        """What to call when it is no longer full."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """``stream``: writes the body, in place of ``body``; cancelled when the client goes away."""
+
     status: int = 200
     body: bytes = b""
     content_type: str = JSON_TYPE
     headers: tuple[tuple[str, str], ...] = ()
+    stream: Callable[[Sink], Awaitable[None]] | None = None
+
+    def with_header(self, name: str, value: str) -> Answer:
+        return replace(self, headers=(*self.headers, (name, value)))
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -25,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 from mailtwist.errors import MailError, NotFound, ProtocolViolation
 from mailtwist.http import cors, encoding, jsonapi, limits
 from mailtwist.http.bodies import read_parameters
+from mailtwist.http.drain import Drain
 from mailtwist.http.exchange import Answer, Exchange, Parameters, Route, refusal
 from mailtwist.http.identity import find_token, is_foreign_page
 from mailtwist.http.ports import Parts
@@ -76,6 +77,7 @@ class Front(Resource):
         self._clock = clock
         self._statistics = statistics or Statistics(clock.seconds)
         self._proxies = Proxies(settings.http.trusted_proxies if settings is not None else ())
+        self._secure = _strict_transport(settings.http.hsts if settings is not None else 0)
         self._window = limits.Window()
         self._at_once = limits.AtOnce()
         self._routed = _routed(routes, self._serve, self._refuse_route)
@@ -106,6 +108,8 @@ class Front(Resource):
         """The answer to a request that gets no further; None: it does."""
         path = path_of(request)
         set_headers(request, [("X-Request-Id", facts.request_id)])
+        if facts.client.scheme == "https":
+            set_headers(request, self._secure)
         host = facts.client.host
         if host and not is_host(host):
             return _shape(path)(ProtocolViolation("The Host field cannot be read"))
@@ -148,6 +152,8 @@ class Front(Resource):
         except Exception:
             log.failure("http request failed", Failure())
             answer = route.refuse(MailError())
+        if answer.stream is not None:
+            return await _streamed(request, answer)
         return self._written(request, await self._packed(request, answer))
 
     def _exchange(self, request: Any) -> Exchange:
@@ -159,14 +165,16 @@ class Front(Resource):
         token = find_token(header, parameters, is_foreign_page=is_foreign_page(header, origin))
         found: Viewer | None = None
 
+        async def identify_again() -> Viewer:
+            identities = self._parts.identities
+            if identities is None or not token.text:
+                return NOBODY
+            return await identities.viewer(token.text)
+
         async def identify() -> Viewer:
             nonlocal found
             if found is None:
-                identities = self._parts.identities
-                if identities is None or not token.text:
-                    found = NOBODY
-                else:
-                    found = await identities.viewer(token.text)
+                found = await identify_again()
                 facts.user = found.email or found.reference_id
             return found
 
@@ -177,6 +185,7 @@ class Front(Resource):
             header=header,
             body=request.content.read(),
             identify=identify,
+            identify_again=identify_again,
             client=facts.client.address,
             origin=origin,
             request_id=facts.request_id,
@@ -226,22 +235,44 @@ class Front(Resource):
         return self._value("gzip.enable").strip().lower() not in ("false", "0", "no", "off")
 
     def log(self, request: Any) -> None:
-        """One line for a request that was answered. Query strings may hold tokens: not here."""
-        facts: Facts | None = getattr(request, "facts", None)
-        if facts is None:
-            return
-        self._statistics.count(request.code)
-        log.info(
-            "http request",
-            session=facts.request_id,
-            method=request.method.decode("latin-1"),
-            path=path_of(request),
-            status=request.code,
-            octets=request.sentLength,
-            ms=round((self._clock.seconds() - facts.began) * 1000, 1),
-            client=facts.client.address,
-            user=facts.user,
-        )
+        """One line for a request that was answered."""
+        if tell(request, self._clock.seconds()):
+            self._statistics.count(request.code)
+
+
+async def _streamed(request: Any, answer: Answer) -> bytes:
+    """Send an answer whose body is made while it is read."""
+    assert answer.stream is not None
+    request.setResponseCode(answer.status)
+    set_headers(request, (*ALWAYS, ("Content-Type", answer.content_type), *answer.headers))
+    drain = Drain(request)
+    try:
+        await answer.stream(drain)
+    finally:
+        drain.close()
+    return b""
+
+
+def tell(request: Any, now: float) -> bool:
+    """Log a request that was answered; False for one that never was read.
+
+    Query strings may hold tokens: not here.
+    """
+    facts: Facts | None = getattr(request, "facts", None)
+    if facts is None:
+        return False
+    log.info(
+        "http request",
+        session=facts.request_id,
+        method=request.method.decode("latin-1"),
+        path=path_of(request),
+        status=request.code,
+        octets=request.sentLength,
+        ms=round((now - facts.began) * 1000, 1),
+        client=facts.client.address,
+        user=facts.user,
+    )
+    return True
 
 
 def _routed(routes: Iterable[Route], serve: Any, refuse: Any) -> Resource:
@@ -264,6 +295,11 @@ def _routed(routes: Iterable[Route], serve: Any, refuse: Any) -> Resource:
     app.handle_errors(Exception)(refuse)
     found: Resource = app.resource()
     return found
+
+
+def _strict_transport(seconds: float) -> tuple[tuple[str, str], ...]:
+    # RFC 6797 §7.2: never where TLS is not there.
+    return (("Strict-Transport-Security", f"max-age={int(seconds)}"),) if seconds else ()
 
 
 def _preflight(policy: cors.Policy, origin: str, method: str, headers: str) -> Answer:

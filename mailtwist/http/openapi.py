@@ -11,6 +11,7 @@ from functools import cache
 from typing import Final
 
 from mailtwist import __version__
+from mailtwist.http import listeners
 from mailtwist.http.exchange import (
     JSONAPI_TYPE,
     Answer,
@@ -71,7 +72,7 @@ def _as_json() -> Answer:
 def description(entities: Iterable[Entity]) -> Schema:
     """The whole document."""
     given = sorted(entities, key=lambda entity: entity.name)
-    paths: Schema = dict(_FIXED_PATHS)
+    paths: Schema = {**_FIXED_PATHS, **listeners.PATHS}
     for entity in given:
         paths.update(_paths(entity))
     return {
@@ -175,7 +176,41 @@ _FIXED_PATHS: Final[Schema] = {
     "/health": {
         "get": _plain("Whether mail can be taken", "application/json", {"type": "object"}, 503)
     },
-    "/actions": {"get": _plain("What guests may do", "application/json", {"type": "object"})},
+    "/actions": {
+        "get": _plain(
+            "What may be executed: by key `entity:name` the inputs of each action",
+            "application/json",
+            {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {
+                        "Name": TEXT,
+                        "Label": TEXT,
+                        "OnType": TEXT,
+                        "InstanceOptional": {"type": "boolean"},
+                        "InFields": {"type": "array", "items": {"type": "object"}},
+                        "Validations": {"type": "array", "items": {"type": "object"}},
+                    },
+                },
+            },
+        )
+    },
+    "/events": {
+        "get": {
+            "summary": "What happens to one's mail, as server-sent events",
+            "parameters": [
+                {"name": "kind", "in": "query", "schema": TEXT},
+                {"name": "after", "in": "query", "schema": TEXT},
+                {"name": "Last-Event-ID", "in": "header", "schema": TEXT},
+            ],
+            "responses": {
+                "200": {"description": "", "content": {"text/event-stream": {"schema": TEXT}}},
+                "4XX": ref("responses", "refused"),
+                "5XX": ref("responses", "refused"),
+            },
+        },
+    },
     "/action/{entity}/{name}": {
         "parameters": [
             {"name": "entity", "in": "path", "required": True, "schema": TEXT},

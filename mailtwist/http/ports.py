@@ -45,6 +45,15 @@ class Values(Protocol):
         ...
 
 
+class Challenges(Protocol):
+    async def answer(self, token: str) -> str | None:
+        """The key authorization that an ACME authority is to find at a token; None: unknown.
+
+        Anybody may ask, at any rate. Raises: TemporaryFailure.
+        """
+        ...
+
+
 class Resources(Protocol):
     """The rows of all entities, under the permissions of whoever looks.
 
@@ -120,3 +129,4 @@ class Parts:
     values: Values | None = None
     routes: Sequence[Route] = ()
     """Those of `/action` (mailtwist.http.actions) and `/_config` (mailtwist.http.config)."""
+    challenges: Challenges | None = None

@@ -27,6 +27,7 @@ from typing_extensions import override
 from mailtwist.errors import MailError, ProtocolViolation
 from mailtwist.http.exchange import phrase, refusal
 from mailtwist.http.front import Facts, Front
+from mailtwist.http.redirect import Redirect
 from mailtwist.net.counters import Connections
 
 HEADER_S: Final = 20.0
@@ -145,6 +146,14 @@ class BoundedChannel(HTTPChannel):
         self.factory.leave(self)
         super().connectionLost(reason)
 
+    @override
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if self.factory.retiring:
+            # RFC 9112 §9.6: the client then knows that it must come anew.
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))
+
     def close_when_idle(self) -> None:
         """End now, or after the answer to the request at hand."""
         if self._handlingRequest:
@@ -189,7 +198,9 @@ class BoundedSite(Site):
     protocol = BoundedChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, front: Front, *, reactor: Any, counters: Connections, clients: int) -> None:
+    def __init__(
+        self, front: Front | Redirect, *, reactor: Any, counters: Connections, clients: int
+    ) -> None:
         super().__init__(
             front, requestFactory=BoundedRequest, timeout=KEEP_ALIVE_S, reactor=reactor
         )
@@ -199,7 +210,13 @@ class BoundedSite(Site):
         self._counters = counters
         self._channels: dict[BoundedChannel, str] = {}
         self._stopping = False
-        self._empty: Deferred[None] | None = None
+        self.retiring = False  # whether connections end with their next answer
+        self._empty: list[Deferred[None]] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a connection lives."""
+        return bool(self._channels)
 
     def enter(self, channel: BoundedChannel) -> bool:
         """Count a connection in, unless there are too many."""
@@ -214,9 +231,14 @@ class BoundedSite(Site):
         host = self._channels.pop(channel, None)
         if host is not None:
             self._counters.leave(host)
-        if not self._channels and self._empty is not None:
-            waiting, self._empty = self._empty, None
-            waiting.callback(None)
+        if not self._channels:
+            waiting, self._empty = self._empty, []
+            for each in waiting:
+                each.callback(None)
+
+    def retire(self) -> None:
+        """No connection comes any more: end each with its next answer, silent ones in time."""
+        self.retiring = True
 
     async def drain(self, seconds: float) -> None:
         """Let requests at hand be answered, then end the connections; cut them off at last."""
@@ -225,9 +247,10 @@ class BoundedSite(Site):
             channel.close_when_idle()
         if not self._channels:
             return
-        self._empty = Deferred()
+        empty: Deferred[None] = Deferred()
+        self._empty.append(empty)
         cut = self.reactor.callLater(seconds, self._cut_off)
-        await self._empty
+        await empty
         if cut.active():
             cut.cancel()
 
@@ -241,7 +264,7 @@ class BoundedSite(Site):
 
 
 def make_factory(
-    front: Front, *, reactor: Any, counters: Connections, max_clients: int = 0
+    front: Front | Redirect, *, reactor: Any, counters: Connections, max_clients: int = 0
 ) -> BoundedSite:
-    """Make the factory of one ``http`` or ``https`` listener. They all share one front."""
+    """Make the factory of one HTTP listener. Those of a kind share one front."""
     return BoundedSite(front, reactor=reactor, counters=counters, clients=max_clients)

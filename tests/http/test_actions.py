@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,9 @@ class Recording:
             raise self.outcome
         return self.outcome
 
-    def guest_list(self):
-        return {"user:signup": {}, "user:signin": {}}
+    async def listed(self, viewer):
+        found: dict[str, Any] = {"user:signup": {}, "user:signin": {}}
+        return found if viewer.is_guest else {**found, "world:own": {}}
 
 
 def exchange(body=b"", *, method="POST", query=None, content_type="", viewer=SOMEBODY, **more):
@@ -180,8 +182,53 @@ def test_a_foreign_page_cannot_use_the_cookie_of_a_browser():
 
 
 @pytest.mark.mission("DAP-023")
-def test_guests_are_told_how_to_sign_up_and_in():
+@pytest.mark.parametrize(
+    "viewer, more",
+    [(NOBODY, set()), (Unauthorized("old"), set()), (SOMEBODY, {"world:own"})],
+    ids=["guest", "old token", "user"],
+)
+def test_everybody_is_told_what_he_may_do(viewer, more):
     route = actions.routes(Recording())[1]
     assert (route.rule, route.methods) == ("/actions", ("GET",))
-    answer = now(route.run(exchange(method="GET")))
-    assert set(json.loads(answer.body)) == {"user:signup", "user:signin"}
+    answer = now(route.run(exchange(method="GET", viewer=viewer)))
+    assert set(json.loads(answer.body)) == {"user:signup", "user:signin"} | more
+
+
+# -- header fields ----------------------------------------------------------------------------
+
+
+def headers(**attributes):
+    return Response(
+        "client.header.set", {name.replace("_", "-"): v for name, v in attributes.items()}
+    )
+
+
+@pytest.mark.mission("DAP-171")
+def test_outcomes_set_status_and_header_fields():
+    answer = call(Recording((headers(status="201", X_A="b"), notify("m"))), exchange())
+    assert (answer.status, answer.headers) == (201, (("X-A", "b"),))
+    first, second = json.loads(answer.body)
+    assert first == {
+        "ResponseType": "client.header.set",
+        "Attributes": {"status": "201", "X-A": "b"},
+    }
+    assert second["ResponseType"] == "client.notify"
+
+
+def test_the_last_of_several_wins():
+    outcome = (headers(status=201, X_A="a", X_B="b"), headers(X_A="c"), headers(status=202))
+    answer = call(Recording(outcome), exchange())
+    assert (answer.status, dict(answer.headers)) == (202, {"X-A": "c", "X-B": "b"})
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_some_answers_have_no_content(status):
+    answer = call(Recording((headers(status=status), notify("m"))), exchange())
+    assert (answer.status, answer.body) == (status, b"")
+
+
+def test_a_list_is_answered_as_one():
+    answer = call(Recording((Response("mail_box", [{"name": "INBOX"}]),)), exchange())
+    assert json.loads(answer.body) == [
+        {"ResponseType": "mail_box", "Attributes": [{"name": "INBOX"}]}
+    ]
