@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -20,6 +21,7 @@ from mailtwist.errors import MailError
 # Name -> (module, attribute, line of help).
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "account": ("account", "account", "Add, list and remove accounts, set passwords."),
+    "cert": ("cert", "cert", "List, import, export and renew certificates."),
     "config": ("config", "config", "Show, check and explain the configuration."),
     "db": ("db", "db", "Upgrade and check the database."),
     "dev": ("dev", "dev", "Run a ready sandbox server in the foreground."),
@@ -28,9 +30,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "domain": ("domain", "domain", "Add, list and remove local domains."),
     "import": ("importing", "import_", "Import a Maildir, an mbox or a folder of .eml files."),
     "init": ("init", "init", "Make the data folder and the database."),
+    "listeners": ("listeners", "listeners", "Show what is bound, and apply rows and keys."),
     "queue": ("queue", "queue", "Look at outgoing mail, retry it, hold it, delete it."),
     "send-test": ("send_test", "send_test", "Send a test message and wait for the outcome."),
     "serve": ("serve", "serve", "Run the server in the foreground."),
+    "upgrade-in-place": ("upgrade", "upgrade", "Replace the running server without a gap."),
 }
 
 
@@ -79,10 +83,19 @@ def run(arguments: list[str] | None = None) -> None:
     except click.Abort:
         fail("stopped")
     except MailError as error:
+        _tell_predecessor(error)
         fail(_text_of(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}")
+
+
+def _tell_predecessor(error: MailError) -> None:
+    """Tell the server that this process was to replace why it will not."""
+    if "_MAILTWIST_HANDOVER" in os.environ:
+        from mailtwist.control import handover
+
+        handover.tell_failure(error)
 
 
 def _text_of(error: MailError) -> str:

@@ -11,9 +11,11 @@ from typing import Final
 
 from mailtwist.config import Listener, Settings, overlay
 from mailtwist.config.names import join_host_port, split_host_port
+from mailtwist.control.plan import Problem
 from mailtwist.errors import Conflict
 from mailtwist.store.mail_servers import MailServer
 
+ROW: Final = "row/"
 IMAP: Final = "config/imap"
 HTTPS: Final = "config/https"
 IMAPS_PORT: Final = 993
@@ -29,9 +31,9 @@ Get = Callable[[str], str]
 
 def desired(
     settings: Settings, rows: Iterable[MailServer], get: Get
-) -> tuple[tuple[Listener, ...], tuple[str, ...]]:
+) -> tuple[tuple[Listener, ...], tuple[Problem, ...]]:
     """The listeners, and what is wrong with them; ``get`` gives the value of a key."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     wanted = [*settings.listeners]
     if not settings.disable_smtp:
         wanted += _of_rows(rows, problems)
@@ -44,25 +46,31 @@ def checked(settings: Settings, rows: Iterable[MailServer], get: Get) -> tuple[L
     """The listeners. Raises: Conflict that names all host names and addresses concerned."""
     wanted, problems = desired(settings, rows, get)
     if problems:
-        raise Conflict("; ".join(problems))
+        raise Conflict("; ".join(each.text for each in problems))
     return wanted
 
 
-def _of_rows(rows: Iterable[MailServer], problems: list[str]) -> Iterator[Listener]:
+def _of_rows(rows: Iterable[MailServer], problems: list[Problem]) -> Iterator[Listener]:
     for row in rows:
         if not row.is_enabled:
             continue
         try:
             yield listener_of(row)
         except ValueError as error:
-            problems.append(f"mail_server {row.hostname}: listen_interface {error}")
+            text = f"mail_server {row.hostname}: listen_interface {error}"
+            problems.append(Problem((name_of(row),), text, label=row.hostname))
+
+
+def name_of(row: MailServer) -> str:
+    """What the listener of a row is called, in plans and states."""
+    return f"{ROW}{row.reference_id}"
 
 
 def listener_of(row: MailServer) -> Listener:
     """Raises: ValueError for an interface that is none."""
     host, port = split_host_port(row.listen_interface.strip())
     return Listener(
-        name=f"row/{row.reference_id}",
+        name=name_of(row),
         label=row.hostname,
         protocol="submissions" if row.always_on_tls else "smtp",
         host=host,
@@ -76,7 +84,7 @@ def listener_of(row: MailServer) -> Listener:
     )
 
 
-def _of_keys(settings: Settings, get: Get, problems: list[str]) -> Iterator[Listener]:
+def _of_keys(settings: Settings, get: Get, problems: list[Problem]) -> Iterator[Listener]:
     for name, enabled, interface, make in (
         (IMAP, overlay.IMAP_ENABLED, overlay.IMAP_INTERFACE, _imap),
         (HTTPS, overlay.HTTPS_ENABLED, overlay.HTTPS_INTERFACE, _https),
@@ -86,13 +94,15 @@ def _of_keys(settings: Settings, get: Get, problems: list[str]) -> Iterator[List
         try:
             host, port = split_host_port(get(interface))
         except ValueError as error:
-            problems.append(f"{interface} {error}")
+            problems.append(Problem((name,), f"{interface} {error}"))
         else:
             yield make(name, host, port, settings, get)
 
 
 def _imap(name: str, host: str, port: int, settings: Settings, get: Get) -> Listener:
-    protocol = "imaps" if port == IMAPS_PORT else "imap"
+    tls = get(overlay.IMAP_TLS)
+    begins = port == IMAPS_PORT if tls == overlay.BY_PORT else tls == overlay.IMPLICIT
+    protocol = "imaps" if begins else "imap"
     hostname = get(overlay.IMAP_HOSTNAME) or f"imap.{settings.hostname}"
     return Listener(name=name, protocol=protocol, host=host, port=port, hostname=hostname)
 
@@ -101,11 +111,12 @@ def _https(name: str, host: str, port: int, settings: Settings, get: Get) -> Lis
     return Listener(name=name, protocol="https", host=host, port=port)
 
 
-def _contradictions(wanted: Sequence[Listener]) -> Iterator[str]:
+def _contradictions(wanted: Sequence[Listener]) -> Iterator[Problem]:
     for one, other in combinations(wanted, 2):
         # Two of the file were compared when it was read, or ask for different free ports.
         if one.port and one.port == other.port and _overlap(one.host, other.host):
-            yield f"{_said(one)} and {_said(other)} cannot listen on one address"
+            text = f"{_said(one)} and {_said(other)} cannot listen on one address"
+            yield Problem((one.name, other.name), text)
 
 
 def _overlap(one: str, other: str) -> bool:

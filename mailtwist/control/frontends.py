@@ -82,6 +82,18 @@ def _http(runtime: Runtime, listener: Listener) -> Any:
     )
 
 
+def _redirect(runtime: Runtime, listener: Listener) -> Any:
+    from mailtwist.http.redirect import Redirect
+    from mailtwist.http.service import make_factory
+
+    return make_factory(
+        Redirect(runtime.reactor, runtime.rest.challenges),
+        reactor=runtime.reactor,
+        counters=runtime.counters,
+        max_clients=listener.max_clients,
+    )
+
+
 def _configure_http(runtime: Runtime, factory: Any, listener: Listener) -> None:
     factory.max_clients = listener.max_clients
 
@@ -97,6 +109,7 @@ _MAKERS: Final[dict[str, Make]] = {
     "imaps": _imap,
     "http": _http,
     "https": _http,
+    "http-redirect": _redirect,
 }
 _CONFIGURERS: Final[dict[str, Configure]] = {
     "smtp": _configure_smtp,
@@ -106,4 +119,5 @@ _CONFIGURERS: Final[dict[str, Configure]] = {
     "imaps": _configure_imap,
     "http": _configure_http,
     "https": _configure_http,
+    "http-redirect": _configure_http,
 }

@@ -1,10 +1,11 @@
 """Desired listeners -> running ones, moved in place by their difference.
 
-:meth:`Listeners.reconcile` binds what is new before it touches what runs: if one bind fails,
-what was opened is closed again and the old set goes on. An unchanged listener is not
-touched. A changed one gets its new settings in place, or a new factory on its old socket when
-it speaks another protocol now, so that no connection is refused meanwhile. Sessions go on with
-the settings that they began with, and those of a removed listener end by themselves.
+:meth:`Listeners.reconcile` makes what is new before it touches what runs: sockets, factories,
+ports. If one thing fails, what was made is closed again and the old set goes on. An unchanged
+listener is not touched. A changed one gets its new settings in place, or a new factory on its
+old socket when it speaks another protocol now, or its factory gets other sockets when it moves;
+no connection is refused meanwhile. Sessions go on with the settings that they began with. Those
+of a listener that is gone end by themselves, or after the drain time by 421 or BYE.
 
 ``listeners.json`` in the data folder says what is bound; tools wait for it. It appears
 whole, after the last listener is up, and again after each reconciliation.
@@ -12,55 +13,50 @@ whole, after the last listener is up, and again after each reconciliation.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import (
-    IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailtwist.config.listeners import Listener
 from mailtwist.control import sockets
-from mailtwist.control.sockets import Place
+from mailtwist.control.kept import Kept
+from mailtwist.control.plan import Problem
+from mailtwist.control.serving import (
+    IMPLICIT_TLS,
+    Bound,
+    Factory,
+    Running,
+    Unbindable,
+    accept_waiting,
+    listen,
+    place_of,
+    say,
+    stop,
+)
+from mailtwist.control.sockets import Addresses, Given, Place
 from mailtwist.errors import ConfigError
 from mailtwist.net.transport import make_prompt
 
 log = Logger()
 
 FILE_NAME: Final = "listeners.json"
-# Begin with a TLS handshake; the others offer STARTTLS or nothing.
-IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "https"})
-
-
-class Factory(Protocol):
-    """What a front-end makes for a listener: a Twisted factory that can end its sessions."""
-
-    def doStart(self) -> None: ...  # noqa: N802
-    def doStop(self) -> None: ...  # noqa: N802
-    def buildProtocol(self, addr: Any) -> Any: ...  # noqa: N802
-    async def drain(self, seconds: float) -> None: ...
-
-
-@dataclass(slots=True)
-class Running:
-    """One listener that runs: its settings, its sockets, and what serves them."""
-
-    listener: Listener
-    sockets: dict[Place, socket.socket]
-    factory: Factory
-    outer: Any  # the factory, or TLS around it
-    ports: list[IListeningPort]
+# A message or an answer that is under way when a session is sent home may take so long.
+LONGEST_WORK_S: Final = 3600.0
+# How often a process that has retired looks whether a session is left.
+LOOK_AGAIN_S: Final = 0.2
 
 
 class Listeners:
@@ -68,7 +64,8 @@ class Listeners:
 
     ``make`` makes the factory of a listener, ``configure`` gives one other settings of the same
     protocol, ``creator`` is the TLS side of those that begin with TLS. ``directory`` is where
-    listeners.json goes.
+    listeners.json goes. ``drain_s`` says after how many seconds the sessions of a listener that
+    is gone are sent away; 0: never. ``in_thread`` runs what may block.
     """
 
     def __init__(
@@ -79,91 +76,134 @@ class Listeners:
         configure: Callable[[Factory, Listener], None],
         creator: Callable[[Listener], IOpenSSLServerConnectionCreator],
         directory: Path,
+        drain_s: Callable[[], float] = lambda: 0.0,
+        in_thread: Callable[..., Awaitable[Any]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._make = make
         self._configure = configure
         self._creator = creator
         self._path = directory / FILE_NAME
+        self._drain_s = drain_s
+        self._in_thread = in_thread or self._in_pool
         self._running: dict[str, Running] = {}
-        self._bound_early: dict[str, tuple[Listener, dict[Place, socket.socket]]] = {}
+        self._kept = Kept()
         self._retired: list[Factory] = []
+        self._farewells: list[Any] = []
+        self.is_shared = False
+        """While another process has the sockets too, what it does with them is left alone."""
 
     @property
     def running(self) -> tuple[Running, ...]:
         return tuple(self._running.values())
 
-    def bind(self, desired: Iterable[Listener]) -> None:
+    @property
+    def _places(self) -> set[Place]:
+        return {place for running in self._running.values() for place in running.sockets}
+
+    # -- sockets from before --------------------------------------------------------------------
+
+    def inherit(self, given: Iterable[Given]) -> None:
+        """Use these sockets for the listeners of their addresses. Before :meth:`bind`."""
+        self._kept.add(given)
+
+    def lend(self) -> tuple[Given, ...]:
+        """Every socket of this process, for one that takes over; they stay ours too.
+
+        The name is that of the listener which uses it, so that one on "any free port" is found.
+        """
+        lent = {place: each for place, each in self._kept.given.items()}
+        for name, running in self._running.items():
+            for place, each in running.sockets.items():
+                is_kept = place in lent and lent[place].is_kept
+                lent[place] = Given(name, place, each, is_kept)
+        return tuple(lent.values())
+
+    def bind(self, desired: Iterable[Listener], *, is_essential: bool = True) -> None:
         """Bind the addresses and accept nothing yet: while the process is still privileged.
 
-        Raises: ConfigError.
+        Blocks while a host name is resolved. Raises: ConfigError; nothing new is bound then.
+        What is not essential is left out instead, for the reconciliation to say why.
         """
+        bound: list[Given] = []
         for listener in desired:
             try:
-                bound = sockets.bind(listener.title, listener.host, listener.port)
+                addresses = sockets.addresses_of(listener.title, listener.host)
+                found = self._bind(listener, addresses)
             except ConfigError:
-                self._release_early()
+                if not is_essential:
+                    continue
+                sockets.close(each.socket for each in bound)
                 raise
-            self._bound_early[listener.name] = (listener, bound)
+            for place, each in found.items():
+                if place in self._kept.sockets:
+                    each.close()
+                else:
+                    bound.append(Given(listener.name, place, each, is_kept=False))
+        self._kept.add(bound)
+
+    def settle(self) -> None:
+        """Close the sockets from before that no listener uses, now that all are known."""
+        for each in self._kept.settle():
+            if each.is_kept:
+                log.warn(
+                    "no listener for the socket {name} on {address}: closed",
+                    name=each.name or "without name",
+                    address=str(each.place),
+                )
+
+    # -- moving ---------------------------------------------------------------------------------
 
     async def reconcile(self, desired: Sequence[Listener]) -> None:
         """Make ``desired`` the set that runs, all or nothing.
 
-        Raises: ConfigError that names the listener and the address; nothing has changed then.
+        Raises: Unbindable that names each listener at fault and its address; nothing has
+        changed then.
         """
-        kept = self._kept(desired)
-        opened, built = self._prepare(desired, kept)
-        self._release_early()
-        closing = self._close_others(kept)
-        for listener in desired:
-            if listener.name in opened:
-                self._start(listener, opened[listener.name], built[listener.name])
-            elif listener.name in built:
-                self._exchange(listener, built[listener.name])
-            elif kept[listener.name] != listener:
-                self._change(listener)
+        addresses = await self._resolved(desired)
+        made = self._prepare(desired, addresses)
+        leaving = self._commit(desired, made)
+        closing = self._close(leaving)
+        self._kept.used(self._places, is_shared=self.is_shared)
         await gatherResults(closing, consumeErrors=True)
         self.publish()
 
-    def _prepare(
-        self, desired: Iterable[Listener], kept: dict[str, Listener]
-    ) -> tuple[dict[str, dict[Place, socket.socket]], dict[str, Factory]]:
-        """Open and build all that is new; close it again when one thing fails."""
-        opened: dict[str, dict[Place, socket.socket]] = {}
-        built: dict[str, Factory] = {}
-        early = dict(self._bound_early)
-        try:
-            for listener in desired:
-                if listener.name not in kept:
-                    opened[listener.name] = self._open(listener)
-            self._refuse_conflicts(desired, opened)
-            for listener in desired:
-                if self._needs_factory(listener, kept):
-                    built[listener.name] = self._make(listener)
-        except BaseException:
-            # What was bound with privileges stays: it could not be bound again.
-            self._bound_early = early
-            for name, each in opened.items():
-                if name not in early or early[name][1] is not each:
-                    sockets.close(each.values())
-            raise
-        return opened, built
-
     async def stop(self, drain_s: float) -> None:
         """Accept nothing more, let sessions end within ``drain_s``, then close the sockets."""
-        self._release_early()
-        self.withdraw()
-        closing = [
-            stopping for running in self._running.values() for stopping in self._stop_ports(running)
-        ]
-        factories = [running.factory for running in self._running.values()] + self._retired
-        self._running.clear()
-        self._retired.clear()
+        if not self.is_shared:
+            self.withdraw()
+        factories = [each.factory for each in self.running] + self._retired
+        closing = self._close_all()
+        for farewell in self._farewells:
+            if farewell.active():
+                farewell.cancel()
+        self._retired, self._farewells = [], []
         await gatherResults(closing, consumeErrors=True)
         await gatherResults(
             [Deferred.fromCoroutine(factory.drain(drain_s)) for factory in factories],
             consumeErrors=True,
         )
+
+    async def retire(self) -> None:
+        """Another process has the sockets: accept nothing more from this very call on.
+
+        Sessions end by themselves, or are sent away after the drain time; none lives on return.
+        """
+        self.is_shared = True
+        factories = [each.factory for each in self.running]
+        for factory in factories:
+            self._retire(factory)
+        factories = list(self._retired)
+        await gatherResults(self._close_all(), consumeErrors=True)
+        while any(factory.is_busy for factory in factories):
+            await deferLater(self._reactor, LOOK_AGAIN_S)
+
+    def _close_all(self) -> list[Deferred[None]]:
+        running = list(self._running.values())
+        self._running.clear()
+        closing = [stopping for each in running for stopping in self._stop_ports(each)]
+        self._kept.close(is_shared=self.is_shared)
+        return closing
 
     def refresh(self) -> None:
         """Give every listener the server's settings as they are now."""
@@ -176,137 +216,206 @@ class Listeners:
 
     def publish(self) -> None:
         """Write listeners.json, whole or not at all."""
-        entries = [
-            {
-                "name": running.listener.title,
-                "protocol": running.listener.protocol,
-                "address": place.host,
-                "port": place.port,
-                "tls": running.listener.protocol in IMPLICIT_TLS,
-            }
-            for running in self._running.values()
-            for place in running.sockets
-        ]
+        entries = [entry for running in self.running for entry in running.entries()]
         temporary = self._path.with_name(FILE_NAME + ".new")
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self._path)
 
-    # -- the steps --------------------------------------------------------------------------
+    # -- what may fail: everything new is made ----------------------------------------------------
 
-    def _kept(self, desired: Iterable[Listener]) -> dict[str, Listener]:
-        """What runs and stays on its sockets, by name."""
-        return {
-            listener.name: self._running[listener.name].listener
-            for listener in desired
-            if listener.name in self._running
-            and _place(self._running[listener.name].listener) == _place(listener)
-        }
+    async def _resolved(self, desired: Iterable[Listener]) -> dict[str, Addresses]:
+        """The addresses of all hosts that are to be bound; names are looked up in a thread."""
+        found: dict[str, Addresses] = {}
+        problems: list[Problem] = []
+        for listener in desired:
+            host = listener.host
+            if self._stays(listener) or host in found:
+                continue
+            try:
+                if not host or isIPAddress(host) or isIPv6Address(host):
+                    found[host] = sockets.addresses_of(listener.title, host)
+                else:
+                    look_up = sockets.addresses_of
+                    found[host] = await self._in_thread(look_up, listener.title, host)
+            except ConfigError as error:
+                problems.append(Problem((listener.name,), error.text))
+        if problems:
+            raise Unbindable(problems)
+        return found
 
-    @staticmethod
-    def _needs_factory(listener: Listener, kept: dict[str, Listener]) -> bool:
-        running = kept.get(listener.name)
-        return running is None or running.protocol != listener.protocol
+    def _in_pool(self, work: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        pool = self._reactor.getThreadPool()
+        return deferToThreadPool(self._reactor, pool, work, *arguments)
 
-    def _open(self, listener: Listener) -> dict[Place, socket.socket]:
-        early = self._bound_early.get(listener.name)
-        if early is not None and _place(early[0]) == _place(listener):
-            del self._bound_early[listener.name]
-            bound = early[1]
-        else:
-            ours = {
-                place: each
-                for running in self._running.values()
-                for place, each in running.sockets.items()
-            }
-            bound = sockets.bind(listener.title, listener.host, listener.port, ours=ours)
+    def _stays(self, listener: Listener) -> bool:
+        """Whether it runs already, on the very sockets that it wants."""
+        running = self._running.get(listener.name)
+        return running is not None and place_of(running.listener) == place_of(listener)
+
+    def _prepare(
+        self, desired: Sequence[Listener], addresses: Mapping[str, Addresses]
+    ) -> dict[str, Running]:
+        """Make whatever is new or other, without touching what runs; unmake it on a failure."""
+        opened: dict[str, Bound] = {}
+        made: dict[str, Running] = {}
         try:
-            sockets.listen(bound.values())
-        except OSError as error:
-            sockets.close(bound.values())
-            place = ", ".join(map(str, bound))
-            reason = os.strerror(error.errno or errno.EIO)
-            raise ConfigError(
-                f"listener {listener.title}: cannot listen on {place}: {reason}"
-            ) from error
-        return bound
+            self._open(desired, addresses, opened)
+            self._refuse_conflicts(desired, opened)
+            for listener in desired:
+                before = self._running.get(listener.name)
+                if before is None or before.listener != listener:
+                    made[listener.name] = self._build(listener, before, opened)
+            self._lend_to_reactor(made)
+        except BaseException:
+            for each in made.values():
+                if each.sockets is opened.get(each.listener.name):
+                    stop(each.ports)
+            for bound in opened.values():
+                sockets.close(bound.values())
+                if not self.is_shared:
+                    self._kept.unused(place for place in bound if place not in self._places)
+            raise
+        return made
 
-    def _refuse_conflicts(
-        self, desired: Iterable[Listener], opened: dict[str, dict[Place, socket.socket]]
+    def _open(
+        self,
+        desired: Iterable[Listener],
+        addresses: Mapping[str, Addresses],
+        opened: dict[str, Bound],
     ) -> None:
+        problems: list[Problem] = []
+        for listener in desired:
+            if self._stays(listener):
+                continue
+            try:
+                bound = opened[listener.name] = self._bind(listener, addresses[listener.host])
+                listen(listener, bound)
+            except ConfigError as error:
+                problems.append(Problem((listener.name,), error.text))
+        if problems:
+            raise Unbindable(problems)
+
+    def _bind(self, listener: Listener, addresses: Addresses) -> Bound:
+        ours = self._kept.sockets
+        for running in self._running.values():
+            ours.update(running.sockets)
+        port = listener.port or self._kept.port_for(listener, self._places)
+        return sockets.bind(listener.title, addresses, port, ours=ours)
+
+    def _refuse_conflicts(self, desired: Iterable[Listener], opened: Mapping[str, Bound]) -> None:
         """Two listeners on one address are a conflict of the plan."""
-        taken: dict[Place, str] = {}
+        taken: dict[tuple[socket.AddressFamily, int], list[tuple[Place, Listener]]] = {}
         # What is opened now is at fault, not what is there.
         for listener in sorted(desired, key=lambda listener: listener.name in opened):
             bound = opened.get(listener.name) or self._running[listener.name].sockets
             for place in bound:
-                if place in taken:
-                    raise ConfigError(
-                        f"listener {listener.title}: cannot bind {place}:"
-                        f" listener {taken[place]} is there"
-                    )
-                taken[place] = listener.title
+                beside = taken.setdefault((place.family, place.port), [])
+                for other, its in beside:
+                    if place.overlaps(other):
+                        text = f"listener {listener.title}: cannot bind {place}:"
+                        text += f" listener {its.title} is there"
+                        raise Unbindable([Problem((listener.name, its.name), text)])
+                beside.append((place, listener))
 
-    def _start(
-        self, listener: Listener, bound: dict[Place, socket.socket], factory: Factory
-    ) -> None:
-        outer = self._wrap(listener, factory)
-        ports = [
-            self._reactor.adoptStreamPort(each.fileno(), place.family, outer)
-            for place, each in bound.items()
-        ]
-        for port in ports:
-            make_prompt(port)
-        self._running[listener.name] = Running(listener, bound, factory, outer, ports)
-        log.info(
-            "listening",
-            listener=listener.name,
-            protocol=listener.protocol,
-            address=", ".join(map(str, bound)),
-        )
+    def _build(
+        self, listener: Listener, before: Running | None, opened: Mapping[str, Bound]
+    ) -> Running:
+        """What serves a listener from now on: of what runs, whatever can go on."""
+        bound = opened.get(listener.name)
+        if before is None or before.listener.protocol != listener.protocol:
+            factory, outer = self._make(listener), None
+        else:
+            factory = before.factory
+            is_same = before.listener.hostname == listener.hostname
+            outer = before.outer if is_same or before.outer is factory else None
+        if outer is None:
+            outer = self._wrap(listener, factory)
+        if bound is None:
+            assert before is not None
+            return Running(listener, before.sockets, factory, outer, before.ports)
+        return Running(listener, bound, factory, outer, [])
 
-    def _change(self, listener: Listener) -> None:
-        """Give a listener other settings; those of its protocol stay on their factory."""
-        running = self._running[listener.name]
-        self._configure(running.factory, listener)
-        running.listener = listener
-        log.info("listener changed", listener=listener.name, protocol=listener.protocol)
+    def _lend_to_reactor(self, made: Mapping[str, Running]) -> None:
+        """Let the reactor accept on the new sockets, from its next turn on."""
+        for running in made.values():
+            if running.ports:
+                continue
+            for place, each in running.sockets.items():
+                port = self._reactor.adoptStreamPort(each.fileno(), place.family, running.outer)
+                running.ports.append(port)
+                make_prompt(port)
 
-    def _exchange(self, listener: Listener, factory: Factory) -> None:
-        running = self._running[listener.name]
-        outer = self._wrap(listener, factory)
-        for port in running.ports:
-            outer.doStart()
-            before, port.factory = port.factory, outer  # type: ignore[attr-defined]
-            before.doStop()
-        self._retire(running.factory)
-        running.listener, running.factory, running.outer = listener, factory, outer
-        log.info("listener changed", listener=listener.name, protocol=listener.protocol)
+    # -- what cannot fail: it takes the place of what was ------------------------------------------
 
-    def _close_others(self, kept: dict[str, Listener]) -> list[Deferred[None]]:
+    def _commit(self, desired: Iterable[Listener], made: Mapping[str, Running]) -> list[Running]:
+        """Put what was made into use; what is left over, to be closed."""
+        before, self._running = self._running, {}
+        leaving: list[Running] = []
+        for listener in desired:
+            old = before.pop(listener.name, None)
+            new = made.get(listener.name)
+            if new is None:
+                assert old is not None
+                new = old
+            elif old is None:
+                say("listening", new)
+            else:
+                self._replace(old, new, leaving)
+                say("listener changed", new)
+            self._running[listener.name] = new
+        for gone in before.values():
+            self._retire(gone.factory)
+            say("listener closed", gone)
+            leaving.append(gone)
+        return leaving
+
+    def _replace(self, old: Running, new: Running, leaving: list[Running]) -> None:
+        if new.factory is old.factory:
+            self._configure(new.factory, new.listener)
+        else:
+            self._retire(old.factory)
+        if new.sockets is not old.sockets:
+            leaving.append(old)
+        elif new.outer is not old.outer:
+            for port in new.ports:
+                new.outer.doStart()
+                port.factory = new.outer  # type: ignore[attr-defined]
+                old.outer.doStop()
+
+    def _close(self, leaving: Iterable[Running]) -> list[Deferred[None]]:
+        """Close sockets that no listener wants. Who has connected is served all the same."""
+        taken = self._places
         closing: list[Deferred[None]] = []
-        for name in [name for name in self._running if name not in kept]:
-            running = self._running.pop(name)
+        for running in leaving:
+            for place, port in zip(running.sockets, running.ports, strict=True):
+                if place not in taken:
+                    accept_waiting(port)
             closing += self._stop_ports(running)
-            self._retire(running.factory)
-            log.info("listener closed", listener=name)
         return closing
 
     def _stop_ports(self, running: Running) -> list[Deferred[None]]:
         """Close a listener's sockets: the reactor's view on them and our own."""
-        stopping = [port.stopListening() for port in running.ports]
+        stopping = stop(running.ports)
         sockets.close(running.sockets.values())
         running.ports, running.sockets = [], {}
-        return [each for each in stopping if each is not None]
+        return stopping
 
     def _retire(self, factory: Factory) -> None:
-        """Remember a factory whose sessions go on, for the clean stop."""
-        self._retired = [each for each in self._retired if getattr(each, "sessions", None)]
+        """Remember a factory whose sessions go on, for their farewell or the clean stop."""
+        self._retired = [each for each in self._retired if each.is_busy]
+        self._farewells = [each for each in self._farewells if each.active()]
         self._retired.append(factory)
+        # HTTP has no farewell: its connections end with their next answer.
+        getattr(factory, "retire", lambda: None)()
+        seconds = self._drain_s()
+        if seconds:
+            self._farewells.append(self._reactor.callLater(seconds, self._send_home, factory))
 
-    def _release_early(self) -> None:
-        for _, bound in self._bound_early.values():
-            sockets.close(bound.values())
-        self._bound_early.clear()
+    def _send_home(self, factory: Factory) -> None:
+        if factory.is_busy:
+            Deferred.fromCoroutine(factory.drain(LONGEST_WORK_S)).addErrback(
+                lambda failure: log.failure("sessions of a closed listener", failure)
+            )
 
     def _wrap(self, listener: Listener, factory: Factory) -> Any:
         if listener.protocol not in IMPLICIT_TLS:
@@ -316,7 +425,3 @@ class Listeners:
         wrapped = TLSMemoryBIOFactory(creator, False, inner, clock=self._reactor)
         wrapped.noisy = False
         return wrapped
-
-
-def _place(listener: Listener) -> tuple[str, int]:
-    return listener.host, listener.port

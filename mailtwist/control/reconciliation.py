@@ -1,8 +1,9 @@
 """Brings the listeners in line with file, rows and ``_config`` keys, one order at a time.
 
 Rows and keys only say what is wanted: listeners move at the start, when
-:meth:`Reconciliation.apply` is called (``sync_mail_servers``, ``restart_daptin``), and when
-another node or the command line has ordered it.
+:meth:`Reconciliation.apply` is called (``sync_mail_servers``, ``restart_daptin``, ``POST
+/listeners/apply``), and when another node or the command line has ordered it. Every node says
+in ``listener_state`` what it has bound, and what came of the last order.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from mailtwist.config import Listener
-from mailtwist.control.desired import checked, desired
-from mailtwist.control.listeners import Listeners, Running
-from mailtwist.errors import ConfigError, Conflict, MailError
+from mailtwist.control import listing
+from mailtwist.control.desired import desired
+from mailtwist.control.listeners import Listeners
+from mailtwist.control.listing import Listing
+from mailtwist.control.plan import Plan, Problem, Step, plan, reasons
+from mailtwist.control.serving import Running, Unbindable
+from mailtwist.errors import Conflict, MailError, TemporaryFailure
 from mailtwist.store import listener_states, mail_servers
 from mailtwist.store.config_values import ConfigValues
 from mailtwist.store.database import Database
 from mailtwist.store.engine import Connection
+from mailtwist.store.ids import now_us
 from mailtwist.store.listener_states import FAILED, ListenerState
 from mailtwist.store.mail_servers import MailServer
 
@@ -31,7 +37,16 @@ log = Logger()
 # The answer to who asks for a restart is out by then.
 RESTART_S: Final = 0.1
 
+Number = Callable[[Connection, int], int]
 Expect = Callable[[Sequence[Listener]], Awaitable[None]]
+
+
+class Refused(Conflict):
+    """An order that cannot be carried out; nothing has changed. ``report``: by listener."""
+
+    def __init__(self, problems: Sequence[Problem], report: Sequence[Step]) -> None:
+        super().__init__("; ".join(each.text for each in problems))
+        self.report = tuple(report)
 
 
 class Reconciliation:
@@ -54,7 +69,33 @@ class Reconciliation:
         self._one_at_a_time = DeferredLock()
         self._generation = 0
         self._is_running = False
+        self._is_paused = False
         database.changes.watch(listener_states.KIND, self._hear)
+
+    # -- questions ----------------------------------------------------------------------------
+
+    async def plan(self) -> Plan:
+        """What an order would do now, and what forbids it."""
+        return (await self._look())[1]
+
+    async def _look(self) -> tuple[int, Plan]:
+        """The number of the last order, and what is wanted then or later."""
+
+        def read(connection: Connection) -> tuple[int, Sequence[MailServer]]:
+            return listener_states.generation(connection), mail_servers.every(connection)
+
+        ordered, rows = await self._database.read(read)
+        await self._values.load()
+        wanted, problems = desired(self._values.settings, rows, self._values.get)
+        return ordered, plan(wanted, self._running, problems)
+
+    async def listing(self) -> Listing:
+        """What every node that lives has bound."""
+        return await self._database.read(lambda connection: listing.read(connection, now_us()))
+
+    @property
+    def _running(self) -> list[Listener]:
+        return [each.listener for each in self._listeners.running]
 
     # -- orders -------------------------------------------------------------------------------
 
@@ -65,33 +106,46 @@ class Reconciliation:
         runs, so that somebody can mend it.
         """
         async with self._one_at_a_time:
-            rows = await self._database.read(mail_servers.every)
-            wanted, problems = desired(self._values.settings, rows, self._values.get)
+            ordered, found = await self._look()
+            wanted, problems = found.wanted, found.conflicts
             await self._expect(wanted)
-            failed: list[ListenerState] = []
             try:
                 if problems:
-                    raise Conflict("; ".join(problems))
+                    raise Unbindable(problems)
                 await self._listeners.reconcile(wanted)
             except MailError as error:
-                failed = await self._one_by_one(wanted, error)
-            await self._record(listener_states.generation, failed)
+                log.error("not every listener can be opened: {error}", error=error)
+                problems = await self._one_by_one(wanted, problems)
+            self._listeners.settle()
+            await self._record(ordered, problems, wanted)
             self._is_running = True
 
-    async def apply(self) -> None:
+    async def apply(self) -> tuple[Step, ...]:
         """Open, close and change what differs, all or nothing; every other node follows.
 
-        Raises: Conflict that names the host names and addresses concerned; nothing has
+        The report has a step for each listener. Raises: Refused that names the host names and
+        addresses concerned, TemporaryFailure while another process is to take over; nothing has
         changed then.
         """
+        if self._is_paused:
+            raise TemporaryFailure("The server is being replaced; try again soon")
         async with self._one_at_a_time:
-            await self._values.load()
-            await self._reconcile(await self._database.read(mail_servers.every))
-            await self._record(listener_states.order)
+            return await self._reconcile(listener_states.order_others)
 
     def restart(self) -> None:
         """The same soon, after the answer to who asks is out; what fails goes to the log."""
         self._reactor.callLater(RESTART_S, self._in_background, self.apply)
+
+    async def pause(self) -> None:
+        """Let the order at hand end and take no other: the sockets are to be handed over."""
+        self._is_paused = True
+        await self._one_at_a_time.acquire()
+        self._one_at_a_time.release()
+
+    def resume(self) -> None:
+        """Nobody has taken them: follow what was ordered meanwhile."""
+        self._is_paused = False
+        self._hear()
 
     async def stop(self) -> None:
         """Take no more orders, let the one at hand end, and tell that nothing is bound here."""
@@ -99,27 +153,22 @@ class Reconciliation:
         async with self._one_at_a_time:
             if not was_running:
                 return
-            node_id, now = self._database.ids.node_id, int(self._reactor.seconds() * 1_000_000)
-            clear = partial(
-                listener_states.record, node_id=node_id, states=(), generation=0, now=now
-            )
+            forget = partial(listener_states.forget, node_id=self._database.ids.node_id)
             with contextlib.suppress(MailError):
-                await self._database.write(clear)
+                await self._database.write(forget)
 
     # -- orders of others ---------------------------------------------------------------------
 
     def _hear(self) -> None:
-        self._in_background(self._follow)
+        if not self._is_paused:
+            self._in_background(self._follow)
 
     async def _follow(self) -> None:
         """Reconcile when somebody else has ordered it since."""
         async with self._one_at_a_time:
             ordered = await self._database.read(listener_states.generation)
-            if ordered == self._generation:
-                return
-            await self._values.load()
-            await self._reconcile(await self._database.read(mail_servers.every))
-            await self._record(listener_states.generation)
+            if ordered != self._generation and self._is_running and not self._is_paused:
+                await self._reconcile()
 
     def _in_background(self, work: Callable[[], Any]) -> None:
         if self._is_running:
@@ -133,21 +182,31 @@ class Reconciliation:
 
     # -- the steps ----------------------------------------------------------------------------
 
-    async def _reconcile(self, rows: Sequence[MailServer]) -> None:
-        wanted = checked(self._values.settings, rows, self._values.get)
-        await self._expect(wanted)
-        try:
-            await self._listeners.reconcile(wanted)
-        except ConfigError as error:
-            raise Conflict(error.text, detail=error.detail) from error
+    async def _reconcile(self, number: Number | None = None) -> tuple[Step, ...]:
+        """Carry out the last order, whose ``number`` is given in the end. Raises: Refused."""
+        ordered, found = await self._look()
+        problems: Sequence[Problem] = found.conflicts
+        if not problems:
+            await self._expect(found.wanted)
+            try:
+                await self._listeners.reconcile(found.wanted)
+            except Unbindable as error:
+                problems = error.problems
+        if problems:
+            await self._record(ordered, problems, found.wanted)
+            raise Refused(problems, found.refused(problems))
+        await self._record(ordered, number=number)
+        return found.done()
 
-    async def _one_by_one(self, wanted: Sequence[Listener], why: MailError) -> list[ListenerState]:
-        """Open the file's listeners, then each of the others that can be; tell which cannot."""
-        log.error("not every listener can be opened: {error}", error=why)
+    async def _one_by_one(
+        self, wanted: Sequence[Listener], problems: Sequence[Problem]
+    ) -> tuple[Problem, ...]:
+        """Open the file's listeners, then each of the others that can be; why others can't."""
         given = self._values.settings.listeners
         running = [each for each in wanted if each in given]
         await self._listeners.reconcile(running)
-        failed = []
+        found = list(problems)
+        at_fault = {name for each in problems for name in each.names}
         for each in wanted:
             if each in given:
                 continue
@@ -155,21 +214,31 @@ class Reconciliation:
                 await self._listeners.reconcile([*running, each])
                 running.append(each)
             except MailError as error:
-                failed.append(_state_of(each, error))
-        return failed
+                if each.name not in at_fault:
+                    found.append(Problem((each.name,), error.text))
+        # Of two on one address the first runs.
+        running_now = {each.name for each in running}
+        return tuple(each for each in found if not running_now.issuperset(each.names))
 
     async def _record(
-        self, count: Callable[[Connection], int], failed: Sequence[ListenerState] = ()
+        self,
+        ordered: int,
+        problems: Sequence[Problem] = (),
+        wanted: Sequence[Listener] = (),
+        *,
+        number: Number | None = None,
     ) -> None:
-        """Tell the other nodes what is bound here now; ``count`` gives the order's number."""
+        """Tell the other nodes what is bound here now, and what came of the order."""
         node_id = self._database.ids.node_id
-        states = [*_states(self._listeners.running), *failed]
-        now = int(self._reactor.seconds() * 1_000_000)
+        states = [*_states(self._listeners.running), *_failed(self._running, wanted, problems)]
+        error = "; ".join(each.text for each in problems)
 
         def write(connection: Connection) -> int:
-            generation = count(connection)
-            listener_states.record(connection, node_id, states, generation=generation, now=now)
-            return generation
+            done = ordered if number is None else number(connection, ordered)
+            listener_states.record(
+                connection, node_id, states, generation=done, now=now_us(), error=error
+            )
+            return done
 
         self._generation = await self._database.write(write)
 
@@ -180,7 +249,15 @@ def _states(running: Iterable[Running]) -> Iterator[ListenerState]:
             yield ListenerState(each.listener.name, each.listener.protocol, place.host, place.port)
 
 
-def _state_of(listener: Listener, error: MailError) -> ListenerState:
-    return ListenerState(
-        listener.name, listener.protocol, listener.host, listener.port, FAILED, error.text
-    )
+def _failed(
+    running: Iterable[Listener], wanted: Iterable[Listener], problems: Iterable[Problem]
+) -> Iterator[ListenerState]:
+    """The listeners at fault, on the addresses that they want."""
+    good = set(running)
+    known = {each.name: each for each in wanted}
+    for name, error in reasons(problems).items():
+        each = known.get(name)
+        if each is None:
+            yield ListenerState(name, "", "", 0, FAILED, error)
+        elif each not in good:
+            yield ListenerState(name, each.protocol, each.host, each.port, FAILED, error)

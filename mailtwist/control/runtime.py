@@ -2,16 +2,19 @@
 
 :meth:`Runtime.reserve` takes what needs privileges (addresses, key files), :meth:`Runtime.prepare`
 does what may block before the reactor runs (folder, schema, certificate), :meth:`Runtime.start`
-opens the listeners last and :meth:`Runtime.stop` closes the store last.
+opens the listeners last and :meth:`Runtime.stop` closes the store last. With a ``takeover`` the
+listeners are those of a process that serves beside this one, until :meth:`Runtime.own`; what
+that process does then is :meth:`Runtime.retire`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,19 +23,25 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailtwist.config import Listener, Settings
-from mailtwist.control import frontends
-from mailtwist.control.certificates import CertificateSet, Pair, read_named
+from mailtwist.control import early, frontends, sockets
+from mailtwist.control.background import Background
+from mailtwist.control.certificates import CertificateSet
+from mailtwist.control.handover import Takeover
 from mailtwist.control.health import StoreHealth
 from mailtwist.control.jobs import Housekeeping
 from mailtwist.control.listeners import Listeners
+from mailtwist.control.pid_file import FILE_NAME, PidFile
 from mailtwist.control.reconciliation import Reconciliation
+from mailtwist.control.renewal import Renewal
 from mailtwist.control.rest import Rest
+from mailtwist.control.sockets import Given
+from mailtwist.control.upgrade import NotReplaced
 from mailtwist.errors import ConfigError
 from mailtwist.net.counters import Connections
 from mailtwist.policy.auth import Authenticator
 from mailtwist.policy.hashing import Threads, Turns
 from mailtwist.queue.assembly import Mail
-from mailtwist.store import domains, mail_servers, secrets
+from mailtwist.store import domains, events, mail_servers, secrets
 from mailtwist.store.config_values import ConfigValues
 from mailtwist.store.database import Database
 from mailtwist.store.directory import Directory
@@ -40,7 +49,11 @@ from mailtwist.store.engine import Engine, open_engine
 from mailtwist.store.ids import now_us
 from mailtwist.store.snapshot import Snapshots
 from mailtwist.store.upgrade import upgrade
+from mailtwist.tls.acme.issuance import Issuance
+from mailtwist.tls.acme.proofs import Challenges
+from mailtwist.tls.acme.threads import Daemons
 from mailtwist.tls.contexts import Certificates
+from mailtwist.tls.files import KeyFiles, named_by
 
 log = Logger()
 
@@ -52,7 +65,10 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 
 class Runtime:
-    """The parts of one server process. ``settings``: those in use, ``_config`` included."""
+    """The parts of one server process. ``settings``: those in use, ``_config`` included.
+
+    ``takeover``: what the process that this one replaces has left.
+    """
 
     settings: Settings
     engine: Engine
@@ -68,9 +84,12 @@ class Runtime:
     reconciliation: Reconciliation
     rest: Rest
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, *, takeover: Takeover | None = None
+    ) -> None:
         self.settings = settings
         self.reactor = reactor
+        self._takeover = takeover
         self.counters = Connections(settings.limits.connections_per_address)
         self.data_dir = Path(settings.data_dir)
         self.listeners = Listeners(
@@ -79,18 +98,28 @@ class Runtime:
             configure=lambda factory, listener: frontends.configure(self, factory, listener),
             creator=lambda listener: self.certificates.of(listener.hostname),
             directory=self.data_dir,
+            drain_s=lambda: self.settings.drain_time,
         )
-        self._named_pair: Pair | None = None
+        self.pid_file = PidFile(self.data_dir / FILE_NAME)
+        self._key_files: KeyFiles | None = None
         self._derivation = Threads(reactor)
         self._signing = Threads(reactor, name="signatures")
         self._started = False
+        self._has_jobs = False
+        self._is_up = False
 
     # -- the steps of a start ---------------------------------------------------------------
 
     def reserve(self) -> None:
         """Bind the addresses and read the key files, while privileged. Raises: ConfigError."""
-        self._named_pair = read_named(self.settings)
+        if self._takeover is not None:
+            self.listeners.is_shared = True
+            self.listeners.inherit(self._takeover.given())
+        else:
+            self.listeners.inherit(sockets.activated(os.environ))
+        self._key_files = named_by(self.settings)
         self.listeners.bind(self.settings.listeners)
+        self.listeners.bind(early.privileged(self.settings), is_essential=False)
         _allow_many_connections()
 
     def prepare(self) -> None:
@@ -100,20 +129,31 @@ class Runtime:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"data_dir: cannot make {self.data_dir}: {error.strerror}") from error
-        self.listeners.withdraw()
+        self._take_pid_file()
+        if self._takeover is None:
+            self.listeners.withdraw()
         self._secrets = secrets.load_or_make(self.data_dir)
         self._certificates = CertificateSet(
             self.settings,
             secrets=self._secrets,
             threads=self._signing,
             now=lambda: datetime.now(UTC),
-            named=self._named_pair,
+            files=self._key_files,
+            clock=self.reactor,
         )
         self.certificates = self._certificates.certificates
         self.engine = open_engine(self.settings.database_url)
-        if upgrade(self.engine):
+        events.keep(self.engine, is_wanted=self.settings.events.retention > 0)
+        if upgrade(self.engine, is_shared=self._takeover is not None):
             log.info("schema upgraded")
         self._build()
+        self.rest.prepare()
+
+    def _take_pid_file(self) -> None:
+        try:
+            self.pid_file.take(self._takeover.lock if self._takeover is not None else None)
+        except OSError as error:
+            raise ConfigError(f"data_dir: {error.filename}: {error.strerror}") from error
 
     def _build(self) -> None:
         settings = self.settings
@@ -141,11 +181,22 @@ class Runtime:
         )
         self.health = StoreHealth(self.database, self.reactor)
         self._housekeeping = Housekeeping(
-            self.database, self.reactor, keeps_delivered=settings.queue.keep_delivered_messages
+            self.database,
+            self.reactor,
+            keeps_delivered=settings.queue.keep_delivered_messages,
+            events_us=int(settings.events.retention * 1_000_000),
         )
         self.reconciliation = Reconciliation(
             self.database, self.listeners, self.values, expect=self._expect, reactor=self.reactor
         )
+        issuance = Issuance(
+            self.database,
+            settings.acme,
+            secrets=self._secrets,
+            threads=Daemons(self.reactor),
+            now=now_us,
+        )
+        self._renewal = Renewal(self.database, issuance, clock=self.reactor, now=now_us)
         self.rest = Rest(
             self.database,
             settings=settings,
@@ -156,10 +207,23 @@ class Runtime:
             reactor=self.reactor,
             reconciliation=self.reconciliation,
             mail=self.mail,
+            challenges=Challenges(self.database, now_us),
+            issuance=issuance,
         )
+        self._build_background()
         self.values.watch(self._configure)
         for kind in ("domain", mail_servers.KIND):
             self.database.changes.watch(kind, self._domains_changed)
+
+    def _build_background(self) -> None:
+        self._background = Background(
+            self.database,
+            self.rest,
+            settings=self.settings,
+            secrets=self._secrets,
+            resolver=self.mail.resolver,
+            reactor=self.reactor,
+        )
 
     async def start(self) -> None:
         """Open the store and then the listeners. Raises: MailError."""
@@ -170,33 +234,113 @@ class Runtime:
         await self._certificates.start(self.database)
         await self._complete_names()
         # Before the first message comes in: it can leave at once.
+        self._has_jobs = True
         await self.mail.start()
         await self.reconciliation.start()
         self._housekeeping.start()
+        self._background.start()
+        # Authorities look at our listeners.
+        self._renewal.start()
+        self._is_up = True
+        if self._takeover is None:
+            self.pid_file.write()
         # What exists now lives as long as the process: the collector need not look at it.
         gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:
         """Say 421 or BYE, let messages end, write what is accepted, close the store."""
+        self._is_up = False
         if self._started:
             await self.reconciliation.stop()
+            self.rest.close_streams()
         await self.listeners.stop(DRAIN_S)
         if self._started:
             self._started = False
+            await self._end_jobs()
             await self.mail.stop(DRAIN_S)
-            await self._housekeeping.stop()
+            await self.rest.stop()
+            await self._certificates.stop()
             await self.database.close()
         self._derivation.close()
         self._signing.close()
+        self.pid_file.end()
+
+    async def _end_jobs(self) -> None:
+        """End what one process does for all, and give its leases back; once."""
+        had, self._has_jobs = self._has_jobs, False
+        if had:
+            await self.mail.end_deliveries(DRAIN_S)
+            await self._renewal.stop()
+            await self._housekeeping.stop()
+            await self._background.stop()
+
+    # -- one process in the place of another ------------------------------------------------
+
+    def own(self) -> None:
+        """The process before this one accepts nothing any more: its files are ours."""
+        self._takeover = None
+        self.listeners.is_shared = False
+        self.pid_file.write()
+
+    @property
+    def lock(self) -> int | None:
+        return self.pid_file.descriptor
+
+    async def pause(self) -> tuple[Given, ...]:
+        """Open and close no listener from here on; all sockets that there are.
+
+        Raises: NotReplaced while the server is not up.
+        """
+        if not self._is_up or self._takeover is not None:
+            raise NotReplaced("the server is not up yet, or about to stop")
+        await self.reconciliation.pause()
+        return self.listeners.lend()
+
+    def resume(self) -> None:
+        """Nobody has taken the sockets over."""
+        if self._is_up and self._takeover is None:
+            self.reconciliation.resume()
+            # The process that failed may have written it.
+            self.listeners.publish()
+
+    def hand_on(self) -> None:
+        self.pid_file.hand_on()
+
+    async def retire(self, free: Callable[[], None]) -> None:
+        """Accept nothing more from this call on, end jobs and then sessions.
+
+        ``free`` is called when the jobs have ended. Sessions end by themselves, or are sent away
+        after ``drain_time``; there is none on return.
+        """
+        self._is_up = False
+        self.rest.close_streams()
+        retiring = Deferred.fromCoroutine(self.listeners.retire())
+        try:
+            await self.reconciliation.stop()
+            await self._end_jobs()
+        finally:
+            free()
+            await retiring
+
+    async def take_jobs(self) -> None:
+        """Another process has given its jobs up: do them."""
+        await self.mail.take_over()
 
     # -- what changes while it runs ---------------------------------------------------------
+
+    def reload(self) -> None:
+        """Look at the files of keys and certificates now; they are looked at anyway, later."""
+        if self._started:
+            looking = Deferred.fromCoroutine(self._certificates.look())
+            looking.addErrback(lambda failure: log.failure("files were not read", failure))
 
     def _configure(self) -> None:
         """Put other settings into use; sessions that live keep theirs."""
         self.settings = self.values.settings
         self.directory.configure(self.settings)
         self.mail.configure(self.settings)
+        self._background.configure(self.settings)
         self.listeners.refresh()
 
     def _domains_changed(self) -> None:

@@ -85,6 +85,22 @@ def test_keys_add_an_imap_listener(address, protocol, port):
     assert listener.hostname == "imap.mx.example.com"
 
 
+@pytest.mark.mission("DAP-217")
+@pytest.mark.parametrize(
+    ("tls", "address", "protocol"),
+    [
+        ("implicit", ":1143", "imaps"),
+        ("implicit", "0.0.0.0:465", "imaps"),
+        ("starttls", ":993", "imap"),
+        ("auto", ":993", "imaps"),
+        ("auto", ":994", "imap"),
+    ],
+)
+def test_whether_imap_begins_with_tls_is_a_key_of_its_own(tls, address, protocol):
+    (listener,) = wanted(imap__enabled="true", imap__listen_interface=address, imap__tls=tls)
+    assert listener.protocol == protocol
+
+
 def test_its_name_may_be_given():
     (listener,) = wanted(imap__enabled="1", imap__hostname="imaps.example.com")
     assert listener.hostname == "imaps.example.com"

@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailtwist.control.jobs import EVERY_S, LEASE, LEASE_S, PAUSE_S, Housekeeping
-from mailtwist.store import accounts, failures, lease
+from mailtwist.store import accounts, events, failures, lease
 from tests.queue.fakes import Post, World
 from tests.support.now import now
 
@@ -93,3 +93,16 @@ def test_messages_of_the_queue_go_a_week_after_their_end(database, engine, clock
     now(Housekeeping(database, clock).sweep())
     assert count(engine, "queue_message") == count(engine, "queue_recipient") == 0
     assert count(engine, "queue_attempt") == 0
+
+
+def test_events_go_when_they_were_kept_long_enough(database, engine, clock):
+    hour = 3600 * 1_000_000
+    with engine.write() as connection:
+        events.write(connection, [(0, events.RECEIVED, {})] * 3)
+        connection.exec_driver_sql(
+            f"UPDATE event SET at = {microseconds(clock)} - (4 - event_id) * {hour} + {hour // 2}"
+        )
+    now(Housekeeping(database, clock, events_us=2 * hour).sweep())
+    assert count(engine, "event") == 2
+    now(Housekeeping(database, clock, events_us=0).sweep())
+    assert count(engine, "event") == 0
