@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import outgoing, rest, workloads
+from benchmarks import actions, certificates, outgoing, rest, sync, workloads
 from benchmarks.server import Server
 
 # These start servers of their own: they differ in their settings.
@@ -19,6 +19,9 @@ OWN_SERVERS: dict[str, Callable[[str], Iterator[workloads.Row]]] = {
     "outgoing-dead": outgoing.dead,
     "outgoing-dkim": outgoing.dkim,
     "rest": rest.pages,
+    "certificates": certificates.certificates,
+    "sync": sync.sync,
+    "actions": actions.actions,
 }
 WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
     "idle": workloads.idle,

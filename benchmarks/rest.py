@@ -31,9 +31,9 @@ def pages(database_url: str = "") -> Iterator[Row]:
     server = Server(accounts=2, database_url=database_url)
     with server:
         port = server.ports["http"]
-        token = _administrator(port)
+        token = administrator(port)
         # The limit of requests a second would be all that is measured.
-        _ask(port, token, "POST", "/_config/backend/limit.rate", '{"default": 0}')
+        ask(port, token, "POST", "/_config/backend/limit.rate", '{"default": 0}')
         account = _post(
             port,
             token,
@@ -161,7 +161,7 @@ def _count(engine: Engine, username: str, count: int) -> None:
 # -- asking -----------------------------------------------------------------------------------
 
 
-def _administrator(port: int) -> str:
+def administrator(port: int) -> str:
     given = {"name": "b", "email": EMAIL, "password": PASSWORD, "passwordConfirm": PASSWORD}
     _post(port, "", "/action/user_account/signup", given, is_row=False)
     answer = _post(port, "", "/action/user_account/signin", given, is_row=False)
@@ -176,14 +176,14 @@ def _post(port: int, token: str, path: str, attributes: Any, *, is_row: bool = T
     body: Any = {"attributes": attributes}
     if is_row:
         body = {"data": {"type": path.rpartition("/")[2], **body}}
-    return _ask(port, token, "POST", path, json.dumps(body))
+    return ask(port, token, "POST", path, json.dumps(body))
 
 
 def _get(port: int, token: str, path: str) -> Any:
-    return _ask(port, token, "GET", path, None)
+    return ask(port, token, "GET", path, None)
 
 
-def _ask(port: int, token: str, method: str, path: str, body: str | None) -> Any:
+def ask(port: int, token: str, method: str, path: str, body: str | None) -> Any:
     connection = http.client.HTTPConnection(HOST, port, timeout=60)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:

@@ -30,9 +30,6 @@ TOTAL = 340
 # Rows whose tests prove a part, and what waits for which part of the server.
 _INBOX = "proved over IMAP; /emails waits for the inbox API"
 PARTIAL = {
-    "DAP-134": "messages of our own; mail.send waits for the actions",
-    "DAP-138": "SMTP: at once; send_immediately waits for the actions",
-    "DAP-148": "submission; mail.send waits for the actions",
     "DIN-24": "by SMTP; /send waits for the API",
     "ADG-13": _INBOX,
     "ADG-15": _INBOX,

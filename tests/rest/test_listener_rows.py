@@ -70,6 +70,15 @@ def refuses(address: str) -> bool:
     return False
 
 
+def answers(address: str) -> bool:
+    """Whether anything listens there, whatever it speaks."""
+    try:
+        socket.create_connection(("127.0.0.1", port(address)), timeout=30).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def names(server: Server) -> dict[str, str]:
     """Listener to address, as the file beside the store says."""
     found = json.loads((server.data_dir / "listeners.json").read_text())
