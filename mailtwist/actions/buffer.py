@@ -156,9 +156,13 @@ class Buffer:
         found: T = await self._tried(work)
         return found
 
-    async def settle(self) -> None:
-        """Find out what the units come to that did not run yet. Raises what they raise, Stale."""
-        if not all(unit.has_run or unit.mails for unit in self._units):
+    async def settle(self, *, with_mail: bool = False) -> None:
+        """Find out what the units come to that did not run yet. Raises what they raise, Stale.
+
+        Mail comes to nothing that is not known; ``with_mail``: it is to be found out if it can
+        be delivered.
+        """
+        if not all(unit.has_run or (unit.mails and not with_mail) for unit in self._units):
             await self._tried(lambda connection: None)
 
     async def _tried(self, last: Callable[[Connection], T]) -> T:

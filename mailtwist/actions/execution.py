@@ -109,7 +109,14 @@ class Operations:
         scope = await self._scope(context, definition, gates, given, attributes, subject)
         for attempt in range(ATTEMPTS):
             buffer = Buffer(self.services.database, self.services.intake)
-            call = Call(context, definition, dict(scope), buffer, script=self._script(context))
+            call = Call(
+                context,
+                definition,
+                dict(scope),
+                buffer,
+                script=self._script(context),
+                is_privileged=gates.is_administered,
+            )
             running = outcomes.Running(call)
             try:
                 await self._in_time(running.run())

@@ -81,7 +81,7 @@ class Running:
             performed = await self._performed(outcome)
             if outcome.continues_on_error and buffer.mark().units > before.units:
                 # Now, for later it would be too late to go on without it.
-                await buffer.settle()
+                await buffer.settle(with_mail=True)
         except Stale:
             raise
         except MailError as error:

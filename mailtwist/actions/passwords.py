@@ -167,8 +167,11 @@ class PasswordResets:
             password = new_password()
             text = NEW_TEXT.format(password=password, email=user.email)
             await self._add_letter(buffer, user, text)
-        given = {"password": password}
-        await self._resources.update(SYSTEM, "user_account", user.reference_id, given, {})
+        planned = await self._resources.updating(
+            SYSTEM, "user_account", user.reference_id, {"password": password}, {}
+        )
+        # With the letter or not at all: nobody else knows a password that was made here.
+        buffer.add(planned.unit, accounts=planned.accounts)
         await buffer.commit()
         log.info("a password was reset", user=user.email, peer=peer)
 

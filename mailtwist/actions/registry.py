@@ -131,7 +131,8 @@ class Call:
 
     ``context.viewer`` is who asked; what outcomes do, they do by ``as_administrator``. ``scope``:
     what expressions see, JSON only. ``buffer``: where everything goes that is to be written.
-    ``script``: evaluates expressions, for so long in all as one call may.
+    ``script``: evaluates expressions, for so long in all as one call may. ``is_privileged``:
+    somebody administers the server, so that not everybody may define actions.
     """
 
     context: Context
@@ -140,10 +141,17 @@ class Call:
     buffer: Buffer
     depth: int = 0
     script: Evaluator | None = None
+    is_privileged: bool = True
 
     @property
     def as_administrator(self) -> Viewer:
-        """The caller with the rights of an administrator: what he makes is his."""
+        """The caller with the rights of an administrator: what he makes is his.
+
+        On a server that nobody administers yet, anybody could make himself a key or a row in
+        the name of the administrator to come: there it is the caller as he is.
+        """
+        if not self.is_privileged:
+            return self.context.viewer
         return replace(self.context.viewer, is_admin=True, scopes=None)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailtwist.actions.turns import Turn
@@ -37,6 +38,8 @@ AT_ONCE_EACH: Final = 4
 # Webhooks that fail hold no more of the turns than this, all together and each.
 FAILING_AT_ONCE: Final = 16
 FAILING_EACH: Final = 1
+# Between attempts to note what came of a delivery; meanwhile it is not posted again.
+NOTE_S: Final = 5.0
 PURPOSE: Final = "webhook.secret"
 SECOND: Final = 1_000_000
 
@@ -192,10 +195,14 @@ class Webhooks:
             note = partial(webhooks.failed, delivery=delivery, code=code, error=error, now=now)
         else:
             note = partial(webhooks.sent, delivery=delivery, code=code, now=now)
-        try:
-            await self._database.write(note)
-        except MailError as refusal:
-            log.warn("a delivery to a webhook is not noted: {error}", error=refusal)
+        while True:
+            try:
+                await self._database.write(note)
+            except MailError as refusal:
+                log.warn("a delivery to a webhook is not noted yet: {error}", error=refusal)
+            else:
+                break
+            await deferLater(self._clock, NOTE_S)
 
     async def _post(self, hook: Webhook, delivery: Delivery) -> tuple[int, str]:
         """The status of the answer, and why it is none that counts."""

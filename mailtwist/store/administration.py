@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mailtwist.mail.permissions import ACTION_LOCKED, OPEN
@@ -51,6 +51,12 @@ _LOCK_ACTION = Statement(
       AND world_id = (SELECT world_id FROM world WHERE table_name = ?)
     """
 )
+# What somebody let his friends do with a row would be done with an administrator's.
+_UNSHARE = Statement("DELETE FROM row_group")
+_STOP_TASKS = Statement(
+    "UPDATE task SET active = 0, last_error = ? WHERE owner_user_id <> ? AND active <> 0"
+)
+STOPPED: Final = "Not active any more: it was made before there was an administrator"
 _OWN = {
     table: Statement(f"UPDATE {table} SET owner_user_id = ? WHERE owner_user_id <> ?")
     for table in OWNED_TABLES
@@ -128,7 +134,10 @@ class TableRights:
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """Of one action: its table's permission and its own, with the groups of either row."""
+    """Of one action: its table's permission and its own, with the groups of either row.
+
+    ``is_administered``: somebody is administrator; known of actions of one's own alone.
+    """
 
     table_permission: int
     table_groups: frozenset[int]
@@ -141,6 +150,7 @@ class Gates:
     label: str = ""
     entity: str = ""
     name: str = ""
+    is_administered: bool = True
 
 
 def become_administrator(
@@ -163,6 +173,9 @@ def become_administrator(
     _LOCK_ACTIONS(connection, (ACTION_LOCKED, now))
     for each in actions:
         _LOCK_ACTION(connection, (each.permission, each.name, each.entity))
+    _UNSHARE(connection)
+    # They would run in his name from now on.
+    _STOP_TASKS(connection, (STOPPED, user_id))
     for own in _OWN.values():
         own(connection, (user_id, user_id))
     identities.changed(connection)
@@ -219,11 +232,12 @@ def gates(connection: Connection, entity: str, name: str) -> Gates | None:
     if row is None:
         return None
     shares = _SHARES(connection, (row[0], row[2])).all()
-    return _gates_of(
+    found = _gates_of(
         row,
         (group for shared, group in shares if shared == "world"),
         (group for shared, group in shares if shared == "action"),
     )
+    return replace(found, is_administered=has_administrator(connection)) if found.schema else found
 
 
 def all_gates(connection: Connection, *, after: int, limit: int) -> tuple[list[Gates], int]:

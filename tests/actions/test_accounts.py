@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from mailtwist.mail.permissions import ACTION_GUESTS, NOBODY, SYSTEM
 from mailtwist.policy.identities import TooManyTries, Unauthorized
 from mailtwist.store import administration, entities
 from mailtwist.store.engine import open_engine
+from mailtwist.store.entities.model import Ref
 from mailtwist.store.sql import Statement
 from tests.actions.conftest import PASSWORD
 from tests.support.now import now
@@ -206,6 +208,47 @@ def test_what_was_there_before_belongs_to_the_first_administrator(server):
     assert own.attributes["user_account_id"] == theirs.reference_id
 
 
+def test_what_was_shared_before_is_nobody_elses_any_more(server):
+    theirs = server.user("b@x.org")
+    group = server.create("usergroup", {"name": "pals"}, theirs)
+    pals = [Ref("usergroup", group.id)]
+    relate = server.resources.relate
+    now(relate(theirs, "user_account", theirs.reference_id, "usergroup_id", pals))
+    (world,) = (r for r in server.rows("world", size=100) if r.attributes["table_name"] == "world")
+    given = {"action_name": "open", "action_schema": '{"InstanceOptional": true}'}
+    action = server.create("action", given, theirs, world_id=Ref("world", world.id))
+    for row in (world, action):
+        now(relate(SYSTEM, row.entity, row.id, "usergroup_id", pals))
+    admin = server.administrator()
+    theirs = server.viewer(server.sign_in("b@x.org"))
+    with pytest.raises(Refusal):
+        server.act("world", "open", viewer=theirs)
+    with pytest.raises(Refusal):
+        server.update(action, {"label": "mine"}, theirs)
+    assert server.act("world", "open", viewer=admin) == []
+    # What the administrator himself shares from now on is.
+    now(relate(admin, "action", action.id, "usergroup_id", pals))
+    assert server.act("world", "open", viewer=theirs) == []
+
+
+def test_a_task_of_somebody_else_does_not_get_the_rights_of_the_first_administrator(server):
+    theirs, first = server.user("b@x.org"), server.user("admin@x.org")
+    given = {"action_name": "do", "entity_name": "world", "schedule": "@every 1s"}
+    others = [
+        server.create("task", given, theirs),
+        server.create("task", given),
+        server.create("task", given, as_user_id=Ref("user_account", first.reference_id)),
+    ]
+    own = server.create("task", given, first)
+    server.act("world", "become_an_administrator", viewer=first)
+    for task in others:
+        attributes = server.get(task).attributes
+        assert not attributes["active"]
+        assert "before there was an administrator" in attributes["last_error"]
+        assert attributes["user_account_id"] == first.reference_id
+    assert server.get(own).attributes["active"]
+
+
 @pytest.mark.mission("DAP-013")
 def test_of_two_who_ask_two_nodes_at_once_one_becomes_administrator(postgresql_url):
     engine = open_engine(postgresql_url)
@@ -266,3 +309,33 @@ def test_who_may_execute_is_read_from_the_row_each_time(server):
     now(server.resources.delete(admin, "action", row.id))
     with pytest.raises(NotFound):
         server.act("mail_server", "sync_mail_servers", viewer=admin)
+
+
+def test_before_there_is_an_administrator_an_action_has_no_more_rights_than_its_caller(server):
+    theirs, first = server.user("b@x.org"), server.user("admin@x.org")
+    (world,) = (r for r in server.rows("world", size=100) if r.attributes["table_name"] == "world")
+    forged = {
+        "InstanceOptional": True,
+        "OutFields": [
+            {
+                "Type": "api_key",
+                "Method": "POST",
+                "Attributes": {
+                    "name": "later",
+                    "scopes": ["admin"],
+                    "user_account_id": first.reference_id,
+                },
+            }
+        ],
+    }
+    given = {"action_name": "forge", "action_schema": json.dumps(forged)}
+    server.create("action", given, theirs, world_id=Ref("world", world.id))
+    with pytest.raises(Refusal):
+        server.act("world", "forge", viewer=theirs)
+    assert not server.rows("api_key")
+    server.act("world", "become_an_administrator", viewer=first)
+    # The administrator's own calls have his rights.
+    first = server.viewer(server.sign_in("admin@x.org"))
+    server.act("world", "forge", viewer=first)
+    (key,) = server.rows("api_key")
+    assert key.attributes["user_account_id"] == first.reference_id

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from twisted.internet.defer import Deferred
 
 from mailtwist.actions import execution, outcomes
@@ -18,6 +18,7 @@ from mailtwist.errors import (
     ExpressionError,
     MailError,
     NotFound,
+    OverQuota,
     ProtocolViolation,
     Refusal,
     TemporaryFailure,
@@ -387,6 +388,24 @@ def test_an_outcome_may_fail(own, failing):
         own.act(name)
     answer = own(failing | {"ContinueOnError": True}, notify("after"))
     assert messages(answer) == ["after"]
+
+
+def test_a_letter_that_nobody_has_room_for_may_fail_too(own):
+    server = own.server
+    server.create("mail_account", {"username": "full@x.org", "password": "correct horse"})
+    full = "UPDATE account SET quota_octets = 1 WHERE username = 'full@x.org'"
+    now(server.database.write(lambda connection: connection.execute(text(full))))
+    letter = {
+        "Type": "mail.send",
+        "Method": "EXECUTE",
+        "Attributes": {"from": "a@x.org", "to": "full@x.org", "subject": "s", "body": "b"},
+    }
+    told = {"Type": "client.notify", "Attributes": {"message": "m"}}
+    with pytest.raises(OverQuota):
+        own(letter, told)
+    assert [each["ResponseType"] for each in own(letter | {"ContinueOnError": True}, told)] == [
+        "client.notify"
+    ]
 
 
 def test_what_an_outcome_wrote_before_it_failed_goes_with_it(own, monkeypatch):

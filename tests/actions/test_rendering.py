@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from unittest.mock import patch
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from mailtwist.actions.rendering import MAX_TEMPLATE, Rendering
@@ -103,6 +104,26 @@ class TemplateTest(TestCase):
         with pytest.raises(TemporaryFailure):
             await self.render("{{ 1 }}")
         assert set(await gatherResults(asked)) == {"1"}
+
+    async def test_a_process_that_does_not_start_leaves_nothing_behind(self):
+        def refused(*_, **__):
+            raise OSError(11, "no more processes")
+
+        with patch.object(reactor, "spawnProcess", refused):
+            for _ in range(4):
+                with pytest.raises(TemporaryFailure):
+                    await self.render("{{ 1 }}")
+        # Timers that are left would fail the test.
+        assert await self.render("{{ 1 }}") == "1"
+
+    async def test_who_gives_up_ends_his_process(self):
+        rendering = self.render(BOMBS["time"])
+        (renderer,) = self.rendering._renderers
+        rendering.cancel()
+        with pytest.raises(CancelledError):
+            await rendering
+        await renderer.gone
+        assert not self.rendering._renderers
 
     async def test_a_template_that_is_too_long_is_refused(self):
         with pytest.raises(ProtocolViolation):

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from twisted.internet.defer import Deferred
 
 from mailtwist.actions.webhooks import AT_ONCE, AT_ONCE_EACH, LEASE, Webhooks, signature
-from mailtwist.errors import Conflict, ProtocolViolation
+from mailtwist.errors import Conflict, ProtocolViolation, StoreFull
 from mailtwist.mail.permissions import SYSTEM
 from mailtwist.net.web import WebAnswer, WebError
 from mailtwist.store import events, lease, webhooks
@@ -422,6 +422,28 @@ def test_what_is_under_way_when_it_stops_is_posted_again(server, web, people):
     assert len(web.posted) == 2
     assert len({headers["Mailtwist-Delivery"] for _, headers, _ in web.posted}) == 1
     assert deliveries(server)[0]["attempts"] == 1
+
+
+def test_what_was_taken_is_not_posted_again_while_the_store_takes_no_notes(
+    server, hooks, web, people, monkeypatch
+):
+    _, _, admin, box = people
+    server.create("webhook", HOOK, admin)
+    tell(server, box)
+    web.answers[HOOK["url"]] = taking = Deferred()
+    run(server, 1)
+
+    async def refused(*_, **__):
+        raise StoreFull
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.database, "write", refused)
+        taking.callback(200)
+        run(server, 20)
+    run(server, 20)
+    assert len(web.posted) == 1
+    (delivery,) = deliveries(server)
+    assert (delivery["state"], delivery["attempts"]) == ("sent", 1)
 
 
 # -- the rows -------------------------------------------------------------------------------

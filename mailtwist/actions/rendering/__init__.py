@@ -73,11 +73,10 @@ class Rendering:
 
     async def _rendered(self, given: bytes) -> tuple[str, str]:
         renderer = _Renderer(self._reactor, given)
+        ended = renderer.start()
         self._renderers.add(renderer)
-        try:
-            answer = await renderer.start()
-        finally:
-            self._renderers.discard(renderer)
+        renderer.gone.addCallback(lambda _: self._renderers.discard(renderer))
+        answer = await ended
         try:
             kind, text = json.loads(answer)
         except ValueError:
@@ -115,16 +114,21 @@ class _Renderer(ProcessProtocol):
         self._given = given
         self._answer = bytearray()
         self._complaint = b""
-        self._ended: Deferred[bytes] = Deferred()
+        # Whoever gives up waiting has no use for the process.
+        self._ended: Deferred[bytes] = Deferred(lambda _: self.kill())
         self._timer: Any = None
         self.gone: Deferred[None] = Deferred()
 
     def start(self) -> Deferred[bytes]:
-        """Fires with what the process wrote, when it has ended; never fails."""
+        """Fires with what the process wrote, when it has ended. Raises: TemporaryFailure."""
         bounds = json.dumps([TIME_S, WALL_S, MAX_RESULT])
         arguments = [sys.executable, "-I", "-S", str(PROGRAM), bounds, *_folders()]
         self._timer = self._reactor.callLater(START_S, self.kill)
-        self._reactor.spawnProcess(self, sys.executable, arguments, env=ENVIRONMENT)
+        try:
+            self._reactor.spawnProcess(self, sys.executable, arguments, env=ENVIRONMENT)
+        except OSError as error:
+            self._timer.cancel()
+            raise TemporaryFailure(detail=f"no process for templates: {error}") from error
         return self._ended
 
     @override
@@ -137,7 +141,7 @@ class _Renderer(ProcessProtocol):
     @override
     def outReceived(self, data: bytes) -> None:
         """Take octets of its answer; the first one says that it has begun."""
-        if not self._answer:
+        if not self._answer and self._timer.active():
             self._timer.reset(WALL_S)
         self._answer += data
         if len(self._answer) > MAX_RESULT * 6 + 64:
@@ -156,7 +160,8 @@ class _Renderer(ProcessProtocol):
         if self._complaint:
             text = self._complaint.decode("utf-8", "replace")
             log.warn("a template's process ended: {text}", text=text)
-        self._ended.callback(bytes(self._answer))
+        if not self._ended.called:
+            self._ended.callback(bytes(self._answer))
         self.gone.callback(None)
 
     def kill(self) -> None:
