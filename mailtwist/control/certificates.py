@@ -243,7 +243,10 @@ class CertificateSet:
     def _own(self, name: str) -> Pair:
         """The pair that we signed for a name; that of the settings' own stands apart."""
         folder = self._folder if name == self._given_name else self._folder / OWN_FOLDER / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"data_dir: cannot make {folder}: {error.strerror}") from error
         return selfsigned.load_or_make(folder, [name], self._now())
 
     # -- rows as contexts -----------------------------------------------------------------------

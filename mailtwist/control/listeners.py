@@ -215,11 +215,15 @@ class Listeners:
         self._path.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Write listeners.json, whole or not at all."""
+        """Write listeners.json, whole or not at all; the log tells of the latter."""
         entries = [entry for running in self.running for entry in running.entries()]
         temporary = self._path.with_name(FILE_NAME + ".new")
-        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError as error:
+            # What is bound is bound: a full disk takes nothing of that back.
+            log.error("{file} was not written: {error}", file=FILE_NAME, error=error)
 
     # -- what may fail: everything new is made ----------------------------------------------------
 

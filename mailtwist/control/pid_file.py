@@ -50,7 +50,7 @@ class PidFile:
             return
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
             log.warn("not the only server on this folder: {error}", error=error)
@@ -82,6 +82,19 @@ class PidFile:
                 os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor, self._is_ours = None, False
+
+
+def _lock(descriptor: int) -> None:
+    """Have the lock for this process. Raises: OSError when another server has it."""
+    for last in (False, False, True):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            # Who asks for the server holds it for a moment, too.
+            if last:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def running(data_dir: Path, *, sleep: Callable[[float], object] = time.sleep) -> int | None:

@@ -23,7 +23,7 @@ from mailtwist.control.listeners import Listeners
 from mailtwist.control.listing import Listing
 from mailtwist.control.plan import Plan, Problem, Step, plan, reasons
 from mailtwist.control.serving import Running, Unbindable
-from mailtwist.errors import Conflict, MailError, TemporaryFailure
+from mailtwist.errors import ConfigError, Conflict, MailError, TemporaryFailure
 from mailtwist.store import listener_states, mail_servers
 from mailtwist.store.config_values import ConfigValues
 from mailtwist.store.database import Database
@@ -70,6 +70,7 @@ class Reconciliation:
         self._generation = 0
         self._is_running = False
         self._is_paused = False
+        self._has_stopped = False
         database.changes.watch(listener_states.KIND, self._hear)
 
     # -- questions ----------------------------------------------------------------------------
@@ -119,14 +120,19 @@ class Reconciliation:
             self._listeners.settle()
             await self._record(ordered, problems, wanted)
             self._is_running = True
+        # What was ordered meanwhile was heard by nobody.
+        self._hear()
 
     async def apply(self) -> tuple[Step, ...]:
         """Open, close and change what differs, all or nothing; every other node follows.
 
         The report has a step for each listener. Raises: Refused that names the host names and
-        addresses concerned, TemporaryFailure while another process is to take over; nothing has
-        changed then.
+        addresses concerned, TemporaryFailure while another process is to take over or once this
+        one ends; nothing has changed then.
         """
+        if self._has_stopped:
+            # A request that was under way would open again what is closed.
+            raise TemporaryFailure("The server is being stopped")
         if self._is_paused:
             raise TemporaryFailure("The server is being replaced; try again soon")
         async with self._one_at_a_time:
@@ -149,6 +155,7 @@ class Reconciliation:
 
     async def stop(self) -> None:
         """Take no more orders, let the one at hand end, and tell that nothing is bound here."""
+        self._has_stopped = True
         was_running, self._is_running = self._is_running, False
         async with self._one_at_a_time:
             if not was_running:
@@ -187,11 +194,14 @@ class Reconciliation:
         ordered, found = await self._look()
         problems: Sequence[Problem] = found.conflicts
         if not problems:
-            await self._expect(found.wanted)
             try:
+                await self._expect(found.wanted)
                 await self._listeners.reconcile(found.wanted)
             except Unbindable as error:
                 problems = error.problems
+            except ConfigError as error:
+                # Of no one listener: the data folder cannot be written, or the like.
+                problems = (Problem((), error.text),)
         if problems:
             await self._record(ordered, problems, found.wanted)
             raise Refused(problems, found.refused(problems))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -99,6 +100,12 @@ class Renewal:
         except MailError as error:
             # An order that failed has put itself off; what could not even begin has not.
             await self._put_off(order, error)
+        except CancelledError:
+            raise
+        except Exception:
+            # Those behind it have their turn all the same.
+            log.failure("no renewal of {name}", name=order.hostname)
+            await self._put_off(order, MailError())
 
     async def _put_off(self, order: Order, error: MailError) -> None:
         known = await self._database.read(partial(acme.find, reference_id=order.reference_id))

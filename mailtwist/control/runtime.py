@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from mailtwist.config import Listener, Settings
@@ -106,6 +106,7 @@ class Runtime:
         self._signing = Threads(reactor, name="signatures")
         self._started = False
         self._has_jobs = False
+        self._ending_jobs = DeferredLock()
         self._is_up = False
 
     # -- the steps of a start ---------------------------------------------------------------
@@ -267,13 +268,17 @@ class Runtime:
         self.pid_file.end()
 
     async def _end_jobs(self) -> None:
-        """End what one process does for all, and give its leases back; once."""
-        had, self._has_jobs = self._has_jobs, False
-        if had:
-            await self.mail.end_deliveries(DRAIN_S)
-            await self._renewal.stop()
-            await self._housekeeping.stop()
-            await self._background.stop()
+        """End what one process does for all, and give its leases back; once.
+
+        They have ended on return, whoever began with it: a stop may come in the midst of it.
+        """
+        async with self._ending_jobs:
+            had, self._has_jobs = self._has_jobs, False
+            if had:
+                await self.mail.end_deliveries(DRAIN_S)
+                await self._renewal.stop()
+                await self._housekeeping.stop()
+                await self._background.stop()
 
     # -- one process in the place of another ------------------------------------------------
 

@@ -230,12 +230,13 @@ def keep(
 ) -> None:
     """Put an issued chain into the row, in use from the next handshake on.
 
-    Raises: Conflict when the row was deleted meanwhile, or is for another name.
+    Raises: Conflict when the row was deleted meanwhile, is for another name, or has been given
+    another certificate.
     """
     kept = connection.execute(
         update(certificate)
         .where(
-            certificate.c.certificate_id == order.certificate_id,
+            _same(order),
             certificate.c.hostname == order.hostname,
         )
         .values(

@@ -29,6 +29,9 @@ from mailtwist.tls.shelf import Shelf
 # RFC 9325 §4.2
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!eNULL:!PSK"
 
+# So much of what a client says is held back while its certificate is loaded: more than any hello.
+MAX_HELD: Final = 1 << 16
+
 MIN_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 
@@ -85,11 +88,13 @@ class PatientConnection(SSL.Connection):
         self._name = name
         self._protocol = protocol
         self._held: bytes = b""
+        self._needed = 0
         self._is_open = self._is_loading = self._is_waiting = False
 
     def bio_write(self, buf: Any) -> int:
         if not self._is_open:
-            self._held += bytes(buf)
+            # What does not fit is lost: nobody says so much before the server has answered.
+            self._held += bytes(buf[: MAX_HELD - len(self._held)])
             return len(buf)
         return super().bio_write(buf) if buf else 0
 
@@ -101,9 +106,12 @@ class PatientConnection(SSL.Connection):
         super().do_handshake()
 
     def _look(self) -> None:
+        if len(self._held) < self._needed:
+            return
         try:
             asked = hello.server_name(self._held)
-        except hello.Incomplete:
+        except hello.Incomplete as error:
+            self._needed = error.octets
             return
         missing = [name for name in (asked, self._name) if self._creator.misses(name)]
         if not missing:

@@ -97,7 +97,7 @@ def has_ended(pair: Pair, now: datetime) -> bool:
 def _read(setting: str, path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(pem.MAX_OCTETS)
+            return file.read(pem.MAX_OCTETS + 1)
     except OSError as error:
         hint = "; tls.self_signed lets one of our own stand in" if _is_missing(error) else ""
         raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}{hint}") from error

@@ -22,7 +22,14 @@ _MESSAGE: Final = 4
 
 
 class Incomplete(Exception):
-    """More octets must come before the name is known."""
+    """The name is not known before there are so many ``octets`` at least.
+
+    Who asks again at each octet would read all of them each time.
+    """
+
+    def __init__(self, octets: int) -> None:
+        super().__init__(octets)
+        self.octets = min(octets, MAX_OCTETS)
 
 
 def server_name(octets: bytes) -> str:
@@ -52,7 +59,8 @@ def _hello(octets: bytes) -> bytes:
             raise IndexError
         end = at + _RECORD + _length(header[3:5])
         if len(header) < _RECORD or len(octets) < end:
-            raise Incomplete
+            missing = _MESSAGE + _length(message[1:4]) - len(message)
+            raise Incomplete(max(end, at + _RECORD + missing))
         if end == at + _RECORD:
             raise IndexError  # RFC 8446 §5.1: never empty
         message += octets[at + _RECORD : end]

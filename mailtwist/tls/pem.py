@@ -39,6 +39,14 @@ MAX_RSA_BITS: Final = 8192
 CURVES: Final = ("secp256r1", "secp384r1")
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+# What the library says of a certificate, or of a part of it, that it cannot read.
+_UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _CERTIFICATE_LABELS: Final = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
 
 
@@ -133,7 +141,7 @@ def read(
     leaf = _leaf(pool, private)
     if now is not None:
         _check_times(leaf, now)
-    check_public(leaf.public_key(), "certificate")
+    check_public(_public_key(leaf), "certificate")
     return Bundle(_in_order(leaf, pool, now), private)
 
 
@@ -150,7 +158,7 @@ def read_certificates(text: str | bytes, where: str = "certificate") -> list[x50
         return []
     try:
         return x509.load_pem_x509_certificates(octets)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Fault(where, f"a certificate of the {where} cannot be read") from error
 
 
@@ -172,6 +180,14 @@ def _loaded(octets: bytes, *, skip: bool) -> Any:
         raise Fault("key", "the key has a passphrase; give it without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Fault("key", "the key cannot be read, or is no private key") from error
+
+
+def _public_key(certificate: x509.Certificate) -> Any:
+    """Its public key; None: of a kind that nobody here knows."""
+    try:
+        return certificate.public_key()
+    except _UNREADABLE:
+        return None
 
 
 def check_public(public: Any, where: str) -> None:
@@ -245,7 +261,7 @@ def _issued(issuer: x509.Certificate, other: x509.Certificate) -> bool:
         return False
     try:
         other.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+    except (InvalidSignature, TypeError, *_UNREADABLE):
         return False
     return True
 
@@ -256,13 +272,16 @@ def _issued_itself(certificate: x509.Certificate) -> bool:
 
 def _is_same_issuer(one: x509.Certificate, other: x509.Certificate) -> bool:
     """Whether they are one authority, certified twice."""
-    return one.subject == other.subject and _spki(one.public_key()) == _spki(other.public_key())
+    if one.subject != other.subject:
+        return False
+    ours, theirs = _public_key(one), _public_key(other)
+    return None not in (ours, theirs) and _spki(ours) == _spki(theirs)
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         # Those of old and of small authorities do not say; whoever trusts them knows.
         return True
 
@@ -278,10 +297,8 @@ def _check_times(certificate: x509.Certificate, now: datetime) -> None:
 
 def belong_together(certificate: x509.Certificate, key: PrivateKey) -> bool:
     """Whether a certificate is for this key."""
-    try:
-        return _spki(certificate.public_key()) == _spki(key.public_key())
-    except (ValueError, UnsupportedAlgorithm):
-        return False
+    public = _public_key(certificate)
+    return public is not None and _spki(public) == _spki(key.public_key())
 
 
 def _spki(public: Any) -> bytes:
@@ -320,7 +337,7 @@ def addresses_of(certificate: x509.Certificate) -> tuple[str, ...]:
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return None
     return extension.value
 

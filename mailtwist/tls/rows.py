@@ -30,8 +30,10 @@ def material(bundle: Bundle, secrets: Secrets) -> Material:
 
 def facts(bundle: Bundle, *, has_key: bool | None = None) -> Facts:
     """What is known of it; ``has_key``: whether the row has its key, by default the bundle."""
+    # A blank in what is no host name would make two names of one, where they are kept.
+    names = (name for name in bundle.names if name.split() == [name])
     return Facts(
-        (*bundle.names, *bundle.addresses),
+        (*names, *bundle.addresses),
         microseconds(bundle.not_before),
         microseconds(bundle.not_after),
         bundle.serial,

@@ -7,6 +7,7 @@ that changed counts as not built: the next handshake has the new one.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
@@ -112,8 +113,10 @@ class Shelf:
         others = self._by_name.get(name)
         if others is None:
             return (number,)
-        found = {*others, number}
-        return tuple(sorted(found, key=lambda n: (name not in self._entries[n].own, n)))
+        # A name may be that of thousands: they are in order already.
+        found = [each for each in others if each != number]
+        insort(found, number, key=lambda n: (name not in self._entries[n].own, n))
+        return tuple(found)
 
     def has(self, name: str) -> bool:
         """Whether there is one for exactly this name."""

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from mailtwist.config import Listener, load
 from mailtwist.control import certificates as certificates_of_control
 from mailtwist.control.certificates import CertificateSet
+from mailtwist.errors import ConfigError
 from mailtwist.policy.hashing import Inline
 from mailtwist.store import certificates, changes, lease
 from mailtwist.store.secrets import Secrets
@@ -156,6 +157,14 @@ def test_who_names_nobody_gets_the_certificate_of_the_listener(found):
         "mail.example.com"
     )
     assert found.presented(b"mx.example.com", listener="mail.example.com")[0] == "mx.example.com"
+
+
+def test_a_folder_that_cannot_be_made_is_named(database, tmp_path):
+    found = Set(database, tmp_path)
+    (tmp_path / "self-signed").touch()
+    with pytest.raises(ConfigError, match=r"data_dir: cannot make .*self-signed"):
+        found.cover("imap.example.com")
+    assert found.presented()[0] == "mx.example.com"
 
 
 def test_the_row_of_the_servers_own_name_comes_before_our_own(found):

@@ -268,6 +268,21 @@ def test_an_address_in_use_names_listener_and_address(server, taken):
     assert not server.path.exists()
 
 
+def test_a_full_disk_takes_nothing_back_that_is_bound(server, caplog_events):
+    server.reconcile(at("file/a"))
+    before = server.published
+    # Nobody can write where a folder is.
+    occupied = server.path.with_name(FILE_NAME + ".new")
+    occupied.mkdir()
+    server.reconcile(at("file/a"), at("file/b"))
+    assert set(server.running()) == {"file/a", "file/b"}
+    assert server.published == before
+    assert any("was not written" in each for each in caplog_events)
+    occupied.rmdir()
+    server.reconcile(at("file/b"))
+    assert [each["name"] for each in server.published] == ["file/b"]
+
+
 def test_one_failing_bind_leaves_the_old_set_alone(server, taken):
     server.reconcile(at("file/a"), at("file/b"))
     before = server.published

@@ -215,6 +215,23 @@ def test_a_restart_comes_after_the_answer(node):
     assert node.running == [FILE, "mail.example.com"]
 
 
+def test_an_order_that_comes_during_the_start_is_followed(node):
+    expect = node.expect
+
+    async def order_once(listeners):
+        await expect(listeners)
+        if len(node.expected) == 1:
+            add(node.database, "mail.example.com", "127.0.0.1:4650")
+            now(node.database.write(listener_states.order))
+
+    node.reconciliation._expect = order_once
+    node.start()
+    assert node.running == [FILE, "mail.example.com"]
+    calls = node.listeners.calls
+    now(node.reconciliation._follow())
+    assert node.listeners.calls == calls
+
+
 def test_a_stopped_server_takes_no_orders(node):
     node.start()
     other = Node(node.database).start()
@@ -223,6 +240,16 @@ def test_a_stopped_server_takes_no_orders(node):
     add(node.database, "mail.example.com", "127.0.0.1:4650")
     node.apply()
     assert other.running == [FILE]
+
+
+def test_an_order_that_comes_while_the_server_ends_opens_nothing_again(node):
+    node.start()
+    now(node.reconciliation.stop())
+    calls = node.listeners.calls
+    with pytest.raises(TemporaryFailure):
+        node.apply()
+    assert node.listeners.calls == calls
+    assert node.states() == {}
 
 
 # -- what is told ---------------------------------------------------------------------------
@@ -302,6 +329,25 @@ def test_a_refused_order_reports_on_every_listener_and_is_remembered(node):
     (told,) = nodes(node)[1].values()
     assert told.error == ""
     assert {each.state for each in node.states().values()} == {LISTENING}
+
+
+def test_what_no_listener_can_help_is_told_and_nothing_moves(node):
+    node.start()
+    add(node.database, "a.example", "127.0.0.1:4650")
+
+    async def fail(listeners):
+        raise ConfigError("data_dir: cannot make it")
+
+    node.reconciliation._expect = fail
+    with pytest.raises(Refused, match="cannot make it") as raised:
+        node.apply()
+    assert set(report_of(raised.value.report)) == {FILE, "a.example"}
+    now(node.database.write(listener_states.order))
+    found, told = nodes(node)
+    assert {(each.generation, each.error) for each in told.values()} == {
+        (found.generation, "data_dir: cannot make it")
+    }
+    assert node.running == [FILE]
 
 
 def test_every_node_tells_which_order_it_has_carried_out(node):

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailtwist.control.renewal import EVERY_S, FIRST_S, LEASE, PAUSE_S, Renewal
-from mailtwist.errors import Conflict, MailError, ProtocolViolation
+from mailtwist.errors import Conflict, ProtocolViolation
 from mailtwist.store import acme, certificates, lease
 from mailtwist.store.acme import Order
 from mailtwist.store.database import Inline
@@ -30,7 +30,7 @@ class Orders:
         self._clock = clock
         self.asked: list[str] = []
         self.made: list[str] = []
-        self.failing: dict[str, MailError] = {}
+        self.failing: dict[str, Exception] = {}
         self.said: dict[str, int] = {}
         self.waits: Deferred[None] | None = None
         self.is_stopped = False
@@ -162,6 +162,19 @@ def test_one_that_fails_keeps_no_other_from_its_turn(world: World) -> None:
     assert world.order("b.example").failures == 0
     world.look()
     assert world.orders.made[3:] == ["b.example"]
+
+
+def test_a_fault_of_our_own_keeps_no_other_from_its_turn(world: World) -> None:
+    for name in ("a.example", "b.example"):
+        world.row(name, -1)
+    world.orders.failing = {"a.example": ZeroDivisionError()}
+    failures: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mailtwist.control.renewal.log.failure", lambda *a, **k: failures.append(k))
+        world.look()
+    assert world.orders.made == ["a.example", "b.example"]
+    assert failures == [{"name": "a.example"}]
+    assert world.order("a.example").failures == 1
 
 
 def test_what_has_put_itself_off_counts_once(world: World) -> None:

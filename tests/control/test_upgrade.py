@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -525,6 +526,21 @@ def test_a_second_server_on_the_folder_leaves_the_file_alone(tmp_path):
     second.end()
     assert running(tmp_path) == os.getpid()
     first.end()
+
+
+def test_who_asks_for_the_server_while_one_starts_does_not_keep_it_from_the_file(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / pid_file.FILE_NAME
+    path.touch()
+    asking = path.open()
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("mailtwist.control.pid_file.time.sleep", lambda _: asking.close())
+    file = PidFile(path)
+    file.take()
+    file.write()
+    assert running(tmp_path) == os.getpid()
+    file.end()
 
 
 def test_the_lock_is_never_free_while_it_is_handed_on(tmp_path):

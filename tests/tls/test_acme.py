@@ -433,22 +433,27 @@ def test_an_order_that_another_node_has_under_way_is_not_made_twice(node: Node) 
     node.issue(row)
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [("hostname = 'other.example.com'", ""), ("certificate_pem = 'of somebody'", "of somebody")],
+    ids=["another name", "another certificate"],
+)
 def test_a_row_that_changes_on_the_way_keeps_what_it_has(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: Node, monkeypatch: pytest.MonkeyPatch, change: str, kept: str
 ) -> None:
     row = node.row(HOST)
     issuance = node.issuance()
     withdraw = issuance._proofs.withdraw
 
-    async def rename(challenges: Any) -> None:
+    async def alter(challenges: Any) -> None:
         await withdraw(challenges)
         with node.database.engine.write() as connection:
-            connection.exec_driver_sql("UPDATE certificate SET hostname = 'other.example.com'")
+            connection.exec_driver_sql(f"UPDATE certificate SET {change}")
 
-    monkeypatch.setattr(issuance._proofs, "withdraw", rename)
+    monkeypatch.setattr(issuance._proofs, "withdraw", alter)
     with pytest.raises(Conflict, match="has changed since"):
         now(issuance.issue(row, EMAIL))
-    assert node.stored(row).certificate_pem == ""
+    assert node.stored(row).certificate_pem == kept
 
 
 # -- limits of authorities, and renewal -----------------------------------------------------

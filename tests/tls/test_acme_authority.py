@@ -177,6 +177,55 @@ def test_an_order_without_the_challenge_that_is_set_is_told(facade: Facade) -> N
         orders.order(["a.example"], KEY.encode(), "http-01")
 
 
+def test_an_authority_asks_about_nothing_that_was_not_ordered(facade: Facade) -> None:
+    orders = connected(facade)
+    orders.sign_in(f"{facade.url}/account/1", "")
+    order = {
+        "status": "pending",
+        "identifiers": [{"type": "dns", "value": "a.example"}],
+        "authorizations": [f"{facade.url}/authorization"],
+        "finalize": f"{facade.url}/finalize",
+    }
+    facade.say("/newOrder", order, 201, Location=f"{facade.url}/order/1")
+    authorization = {
+        "status": "pending",
+        "identifier": {"type": "dns", "value": "other.example"},
+        "challenges": [{"type": "dns-01", "url": f"{facade.url}/c", "token": "t" * 43}],
+    }
+    facade.say("/authorization", authorization)
+    with pytest.raises(OrderFailed, match=r"other\.example, which was not ordered"):
+        orders.order(["a.example", "*.a.example"], KEY.encode(), "dns-01")
+
+
+def test_an_order_that_stays_ready_is_given_up(
+    facade: Facade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mailtwist.tls.acme import authority as module
+
+    monkeypatch.setattr(module, "ISSUE_S", 0.5)
+    orders = connected(facade)
+    orders.sign_in(f"{facade.url}/account/1", "")
+    order = {
+        "status": "ready",
+        "identifiers": [{"type": "dns", "value": "a.example"}],
+        "authorizations": [f"{facade.url}/authorization"],
+        "finalize": f"{facade.url}/finalize",
+    }
+    facade.say("/newOrder", order, 201, Location=f"{facade.url}/order/1")
+    facade.say("/order/1", order)
+    facade.say("/finalize", order)
+    authorization = {
+        "status": "valid",
+        "identifier": {"type": "dns", "value": "a.example"},
+        "challenges": [],
+    }
+    facade.say("/authorization", authorization)
+    assert orders.order(["a.example"], KEY.encode(), "http-01") == ()
+    with pytest.raises(OrderFailed, match="no certificate within"):
+        orders.finish()
+    assert facade.asked.count("POST /finalize") == 1
+
+
 # -- renewal information --------------------------------------------------------------------
 
 

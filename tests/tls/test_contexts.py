@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 
 from mailtwist.errors import ConfigError
-from mailtwist.tls import selfsigned
+from mailtwist.tls import pem, selfsigned
 from mailtwist.tls.contexts import Certificates, make_context, names_of
 from mailtwist.tls.files import read_pair
 
@@ -152,6 +152,14 @@ def test_what_is_wrong_with_the_files_names_the_key(tmp_path, cert, key, message
             (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_pair(str(tmp_path / "c"), str(tmp_path / "k"))
+
+
+def test_a_file_that_is_too_long_is_not_read_in_part(tmp_path):
+    chain, key = DEFAULT
+    cert = tmp_path / "long.crt"
+    cert.write_bytes(chain + key + b"\n" * pem.MAX_OCTETS + chain)
+    with pytest.raises(ConfigError, match="is longer than"):
+        read_pair(str(cert), "")
 
 
 def test_a_key_with_a_passphrase_is_refused():

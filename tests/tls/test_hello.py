@@ -79,6 +79,19 @@ def test_who_never_comes_to_an_end_is_not_waited_for():
     assert server_name(endless.ljust(hello.MAX_OCTETS, b"\x00")) == ""
 
 
+def test_who_sends_each_octet_in_a_record_of_its_own_is_read_seldom():
+    octets = in_records(b"\x16\x03\x01\x00\x00\x01\x00\x40\x00".ljust(9 + 2700, b"\x00"), 1)
+    needed = looks = 0
+    for end in range(len(octets)):
+        if end >= needed:
+            looks += 1
+            with pytest.raises(Incomplete) as raised:
+                server_name(octets[:end])
+            needed = raised.value.octets
+            assert end < needed <= hello.MAX_OCTETS
+    assert looks < 40
+
+
 def test_octets_that_are_changed_do_no_harm():
     octets = client_hello(b"a.example")
     for at in range(5, len(octets)):

@@ -5,13 +5,15 @@ from datetime import timedelta
 from itertools import permutations
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
 )
 
-from mailtwist.tls import pem
+from mailtwist.tls import pem, rows
 from mailtwist.tls.pem import Fault
 from tests.support.chains import NOW, Chain, key, key_pem, sign
 
@@ -109,6 +111,68 @@ def test_too_many_certificates_are_refused():
 )
 def test_what_is_no_certificate_is_said(text):
     refused("certificate", text)
+
+
+def altered(*changes, names=("a.example",), extensions=()):
+    """A certificate, PEM, of which octets were changed after it was signed."""
+    private = key("p256")
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.example")])
+    builder = (
+        x509.CertificateBuilder(name, name, private.public_key(), 5)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=9))
+    )
+    if names:
+        general = [x509.DNSName(each) for each in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    for oid, octets in extensions:
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), octets)
+        builder = builder.add_extension(unknown, critical=False)
+    der = builder.sign(private, hashes.SHA256()).public_bytes(Encoding.DER)
+    for before, after in changes:
+        assert before in der
+        der = der.replace(before, after, 1)
+    body = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+
+
+P256 = bytes.fromhex("2a8648ce3d030107")
+
+
+def test_a_version_that_nobody_knows_is_no_certificate():
+    text = altered((b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"))
+    assert "cannot be read" in refused("certificate", text)
+    assert "cannot be read" in refused("chain", LEAF, text)
+
+
+def test_a_key_of_a_kind_that_nobody_knows_is_refused():
+    text = altered((P256, P256[:-1] + b"\x6f"))
+    assert "keys are RSA" in refused("certificate", text)
+    refused("key", text, private=CHAIN.key)
+    # Above a certificate of the same name it is an issuer that did not sign it.
+    named = altered()
+    refused("chain", named + text, private=key_pem(key("p256")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        altered(
+            (b"\x06\x04\x2a\x03\x04\x05", b"\x06\x04\x2a\x03\x04\x06"),
+            extensions=[("1.2.3.4.5", b"\x05\x00"), ("1.2.3.4.6", b"\x05\x00")],
+        ),
+        altered(names=(), extensions=[("2.5.29.17", b"\x30\x04\xa3\x02\x05\x00")]),
+    ],
+    ids=["one extension twice", "a kind of name that is not supported"],
+)
+def test_extensions_that_cannot_be_read_say_nothing(text):
+    assert pem.read(text, now=NOW).names == ("a.example",)
+    assert pem.read(text, now=NOW).addresses == ()
+
+
+def test_a_blank_in_a_name_makes_no_name_of_somebody_else():
+    bundle = pem.read(altered(names=("a.example", "x b.example")), now=NOW)
+    assert rows.facts(bundle).names == ("a.example",)
 
 
 def test_a_text_without_end_is_refused():

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from mailtwist.errors import StoreUnavailable
 from mailtwist.tls import shelf
-from mailtwist.tls.contexts import Certificates, make_context
+from mailtwist.tls.contexts import MAX_HELD, Certificates, make_context
 from mailtwist.tls.shelf import Entry, Shelf
 from tests.support.chains import sign
 from tests.support.now import now
@@ -251,6 +251,33 @@ def test_who_waits_too_long_gets_the_listeners_own():
     # What came too late for him is there for the next.
     loader.give()
     assert shake_hands(found.creator, b"1.example")[0] == "1.example"
+
+
+def test_who_says_more_than_a_hello_while_he_waits_fills_no_memory():
+    loader = Loader(is_slow=True)
+    _, found = certificates(loader, entry(1))
+    client = Client(found.creator, b"1.example")
+    client.talk()
+    for _ in range(100):
+        client.server.dataReceived(b"x" * (1 << 16))
+    assert len(client.server.getHandle()._held) <= MAX_HELD
+    loader.give()
+    assert client.transport.disconnecting
+
+
+def test_a_name_of_thousands_costs_no_more_than_theirs():
+    kept = Shelf(Loader())
+    asked = []
+
+    class Own(frozenset[str]):
+        def __contains__(self, name):
+            asked.append(name)
+            return False
+
+    kept.put(Entry(n, ("shared.example",), 1, Own()) for n in range(1000))
+    assert kept.number_of("shared.example") == 0
+    # Ten steps each to find its place among a thousand, and a little.
+    assert len(asked) < 15_000
 
 
 def test_who_hangs_up_while_he_waits_is_forgotten():

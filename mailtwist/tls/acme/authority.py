@@ -11,7 +11,7 @@ RFC 9773 (renewal information).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
@@ -121,13 +121,19 @@ class Authority:
                 # RFC 9773 §5: another order replaces it already.
                 self._network.replaces = ""
                 self._order = self._client.new_order(csr)
-            found = [self._challenge(each, kind) for each in self._order.authorizations]
+            ordered = {name.removeprefix("*.") for name in names}
+            found = [self._challenge(each, kind, ordered) for each in self._order.authorizations]
         return tuple(each for each in found if each is not None)
 
-    def _challenge(self, authorization: Any, kind: str) -> Challenge | None:
+    def _challenge(
+        self, authorization: Any, kind: str, ordered: Collection[str]
+    ) -> Challenge | None:
         """How a name is proved; None: it is already. Raises: OrderFailed."""
         body = authorization.body
         name = str(body.identifier.value)
+        if name.lower() not in ordered:
+            # It would make us write records of others.
+            raise OrderFailed(f"the authority asks about {name}, which was not ordered")
         if body.status == messages.STATUS_VALID:
             return None
         chosen = next(
@@ -163,14 +169,14 @@ class Authority:
     def _issued(self) -> str:
         """Have the order fulfilled; the chain. Raises: OrderFailed."""
         deadline, pause = time.monotonic() + ISSUE_S, FIRST_LOOK_S
-        body = self._look()
+        body, is_finalized = self._look(), False
         while True:
             if body.status == messages.STATUS_VALID and body.certificate:
                 return str(self._post(body.certificate).text)
             if body.status == messages.STATUS_INVALID:
                 raise self._refused(body.error) if body.error else OrderFailed("the order failed")
-            if body.status == messages.STATUS_READY:
-                body = self._client.begin_finalization(self._order).body
+            if body.status == messages.STATUS_READY and not is_finalized:
+                body, is_finalized = self._client.begin_finalization(self._order).body, True
                 continue
             pause = min(max(pause * 1.5, self._network.retry_after_s), LONGEST_LOOK_S)
             if time.monotonic() + pause > deadline:

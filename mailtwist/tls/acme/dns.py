@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from threading import Event
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from mailtwist.config.names import split_host_port
 from mailtwist.config.outgoing import Acme
@@ -24,6 +25,8 @@ from mailtwist.tls.acme.values import Challenge, OrderFailed, tidy
 UPDATE_S: Final = 10.0
 HOOK_S: Final = 120.0
 LOOK_S: Final = 0.25
+# Of what a program says on its standard error, so many octets from its end are told.
+MAX_WORDS: Final = 1000
 # A certificate proves nothing for long; nor should its record stay in caches.
 TTL_S: Final = 60
 
@@ -87,15 +90,20 @@ class Hook:
     def _call(self, verb: str, name: str, value: str) -> None:
         command = [*self._command, verb, name, value]
         try:
-            # A session of its own: what it started ends with it.
-            with subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            ) as process:
-                said = self._said(process)
+            with (
+                # No pipe: a daemon that it starts would hold the other end, and us with it.
+                tempfile.TemporaryFile() as complaints,
+                # A session of its own: what it started ends with it.
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=complaints,
+                    start_new_session=True,
+                ) as process,
+            ):
+                self._wait_for(process)
+                said = _last_of(complaints)
         except OSError as error:
             raise OrderFailed(f"acme.dns_hook: {self._command[0]}: {error.strerror}") from error
         except subprocess.TimeoutExpired as error:
@@ -105,19 +113,25 @@ class Hook:
             text = f"acme.dns_hook: {verb} {name} ended with status {process.returncode}"
             raise OrderFailed(f"{text}: {said}" if said else text)
 
-    def _said(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait for the end; the last of its complaints. Raises: TimeoutExpired, it is killed."""
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
+        """Raises: TimeoutExpired; it is killed then."""
         deadline = time.monotonic() + self._seconds
         while True:
             try:
-                _, complaint = process.communicate(timeout=LOOK_S)
+                process.wait(LOOK_S)
+                return
             except subprocess.TimeoutExpired:
                 if time.monotonic() < deadline and not self._stop.is_set():
                     continue
                 os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+                process.wait()
                 raise
-            return tidy(complaint[-1000:].decode("utf-8", "replace"))
+
+
+def _last_of(complaints: IO[bytes]) -> str:
+    size = complaints.seek(0, os.SEEK_END)
+    complaints.seek(max(0, size - MAX_WORDS))
+    return tidy(complaints.read(MAX_WORDS).decode("utf-8", "replace"))
 
 
 class Updates:
