@@ -22,6 +22,7 @@ from typing import Final
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import fold_domain
 from mailtwist.mail.addresslist import Budget, render_addresses
+from mailtwist.mail.dkim_body import RelaxedBody, single_blanks
 from mailtwist.mail.header import split_fields
 
 # Of a longer header block no signature is made.
@@ -77,7 +78,6 @@ _SIGNED: Final = tuple(
     for name in names
 )
 
-_BLANKS = re.compile(rb"  ++")
 _FROM = re.compile(rb"^from[ \t]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -100,25 +100,18 @@ class BodyHasher:
         self._in_header = True
         self._too_long = False
         self._sha256 = hashlib.sha256()
-        # Known only by what follows: line ends, which count unless they are the last, and
-        # at most a blank and a CR of a line that goes on.
-        self._line_ends = 0
-        self._held = b""
-        self._is_empty = True
+        self._body = RelaxedBody(self._sha256)
 
     def feed(self, block: bytes) -> None:
         """Take the next octets of the message."""
         if not self._in_header:
-            self._take(block)
+            self._body.feed(block)
         elif not self._too_long:
             self._find_body(block)
 
     def close(self) -> HashedMessage:
         """What is to be signed, the message ended by CRLF as it will be on the wire."""
-        if self._held:
-            self._take(b"\r\n")
-        if not self._is_empty:
-            self._sha256.update(b"\r\n")
+        self._body.close()
         header = bytes(self._header)
         if header and not header.endswith(b"\r\n"):
             header += b"\r\n"
@@ -141,45 +134,13 @@ class BodyHasher:
             body = bytes(header[start:])
             del header[end:]
             self._in_header = False
-            self._take(body)
-
-    def _take(self, block: bytes) -> None:
-        # RFC 6376 §3.4.4
-        text = self._held + block
-        carriage_return = b"\r" if text.endswith(b"\r") else b""
-        whole = text[: len(text) - len(carriage_return)]
-        text = whole.rstrip(b" \t")
-        self._held = (b" " if len(text) < len(whole) else b"") + carriage_return
-        text = _single_blanks(text).replace(b" \r\n", b"\r\n")
-        content = text.rstrip(b"\r\n")
-        # What is stripped may hold bare CR and LF: these are content.
-        ends = text[len(content) :].replace(b"\r\n", b"\0")
-        bare = ends.rstrip(b"\0")
-        content += bare.replace(b"\0", b"\r\n")
-        if content:
-            self._write_line_ends()
-            self._sha256.update(content)
-            self._is_empty = False
-        self._line_ends += len(ends) - len(bare)
-
-    def _write_line_ends(self) -> None:
-        # There may be millions.
-        while self._line_ends:
-            some = min(self._line_ends, 4096)
-            self._sha256.update(b"\r\n" * some)
-            self._line_ends -= some
-
-
-def _single_blanks(text: bytes) -> bytes:
-    if b"\t" in text:
-        text = text.replace(b"\t", b" ")
-    return _BLANKS.sub(b" ", text) if b"  " in text else text
+            self._body.feed(body)
 
 
 def canonical_field(raw: bytes) -> bytes:
     """A raw field, relaxed (RFC 6376 §3.4.2), with CRLF."""
     name, _, value = raw.partition(b":")
-    value = _single_blanks(value.replace(b"\r\n", b"")).strip(b" ")
+    value = single_blanks(value.replace(b"\r\n", b"")).strip(b" ")
     return name.rstrip(b" \t").lower() + b":" + value + b"\r\n"
 
 

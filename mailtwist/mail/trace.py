@@ -55,12 +55,18 @@ def return_path(address: Address | None) -> bytes:
 
 
 def protocol_name(
-    *, is_esmtp: bool, is_tls: bool, is_authenticated: bool, is_utf8: bool = False
+    *,
+    is_esmtp: bool,
+    is_tls: bool,
+    is_authenticated: bool,
+    is_utf8: bool = False,
+    is_lmtp: bool = False,
 ) -> str:
     """The word behind "with" (RFC 3848; RFC 6531 §4.3)."""
     if not is_esmtp:
         return "SMTP"
-    word = "UTF8SMTP" if is_utf8 else "ESMTP"
+    plain = "LMTP" if is_lmtp else "ESMTP"
+    word = f"UTF8{plain.removeprefix('E')}" if is_utf8 else plain
     return f"{word}{'S' if is_tls else ''}{'A' if is_authenticated else ''}"
 
 

@@ -6,16 +6,20 @@ for the queue waits in its rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import SystemRandom
 from typing import Any, Final
 
 from mailtwist.config import Listener, Settings
 from mailtwist.mail.srs import Srs
 from mailtwist.net.dns import Resolver
+from mailtwist.policy.checks import Checks
 from mailtwist.policy.dkim import Signer
+from mailtwist.policy.dkim_check import dkim_check
 from mailtwist.policy.dkim_rotation import Rotation
+from mailtwist.policy.dkim_verification import DkimVerifier
 from mailtwist.policy.hashing import Derivation
+from mailtwist.policy.rates import Rates
 from mailtwist.queue import hosts, ourselves, tls_policy
 from mailtwist.queue.delivery import Delivery
 from mailtwist.queue.intake import Intake
@@ -28,6 +32,10 @@ from mailtwist.store.directory import Directory
 from mailtwist.store.secrets import Secrets
 
 SRS_PURPOSE: Final = "srs"
+
+
+def _microseconds_of(clock: Any) -> Callable[[], int]:
+    return lambda: int(clock.seconds() * 1_000_000)
 
 
 class Mail:
@@ -43,19 +51,25 @@ class Mail:
         secrets: Secrets,
         threads: Derivation,
     ) -> None:
-        def now() -> int:
-            return int(reactor.seconds() * 1_000_000)
-
+        now = _microseconds_of(reactor)
         self.signer = Signer(
             database, directory, secrets, settings=settings, threads=threads, now=reactor.seconds
         )
         srs = Srs(secrets.derive(SRS_PURPOSE))
+        self.resolver = Resolver(settings.outbound.resolver, reactor=reactor)
+        self.checks = self._checks(settings, threads, reactor)
+        self.rates = Rates(database, settings=settings, clock=reactor)
         self.intake = Intake(
-            database, directory, settings=settings, signer=self.signer, srs=srs, now=now
+            database,
+            directory,
+            settings=settings,
+            signer=self.signer,
+            srs=srs,
+            checks=self.checks,
+            now=now,
         )
         reports = Reports(database, self.intake, settings=settings, now=now)
         self.intake.reports = reports
-        self.resolver = Resolver(settings.outbound.resolver, reactor=reactor)
         self.rotation = Rotation(database, self.resolver, reactor)
         self.runner: Runner | None = None
         self._settings = settings
@@ -64,9 +78,13 @@ class Mail:
         self._ses = Ses(database, secrets, reactor=reactor)
         self._has_ended = False
         self._delivery: Delivery | None = None
-        if settings.dev_mode:
-            return
-        self._delivery = delivery = Delivery(
+        if not settings.dev_mode:
+            self._deliver_from(database, srs, reactor)
+
+    def _deliver_from(self, database: Any, srs: Srs, reactor: Any) -> None:
+        """Let the queue's mail leave."""
+        settings = self._settings
+        self._delivery = Delivery(
             database,
             hosts=self._hosts,
             connector=Connector(
@@ -85,14 +103,19 @@ class Mail:
             settings=settings,
             clock=reactor,
             router=Router(settings),
-            delivery=delivery,
-            reports=reports,
+            delivery=self._delivery,
+            reports=self._reports,
         )
         self.intake.outbound = self.runner
+
+    def _checks(self, settings: Settings, threads: Derivation, reactor: Any) -> Checks:
+        verifier = DkimVerifier(self.resolver, threads=threads, clock=reactor, now=reactor.seconds)
+        return Checks([dkim_check(verifier)] if settings.dkim.verify else [], clock=reactor)
 
     def configure(self, settings: Settings) -> None:
         """Take other settings for mail to come; those of the queue itself need a restart."""
         self.intake.configure(settings)
+        self.rates.configure(settings)
         self._reports.configure(settings)
         if settings.dkim != self._settings.dkim:
             self.signer.configure(settings)
@@ -126,5 +149,6 @@ class Mail:
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """End deliveries; the database is still open."""
         await self.end_deliveries(drain_s)
+        await self.rates.stop()
         await self._ses.close()
         await self.resolver.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailtwist.queue.values import Outgoing, OutgoingRecipient, RemoteReply
-from mailtwist.store.queue.values import Notify
+from mailtwist.store.queue.values import BINARYMIME, Notify
 
 # RFC 5321 §4.5.3.1.8: so many a server must take.
 MAX_RECIPIENTS: Final = 100
@@ -104,7 +104,7 @@ def refusal(mail: Outgoing, features: Features, *, is_secure: bool) -> RemoteRep
     if not features.smtputf8 and (mail.smtputf8 or not mail.reverse_path.isascii()):
         return NO_SMTPUTF8
     # RFC 3030 §3: never converted, it would change what was signed.
-    if mail.body == "BINARYMIME" and not features.binary:
+    if mail.body == BINARYMIME and not features.binary:
         return NO_8BITMIME
     return None
 
@@ -128,7 +128,7 @@ def mail_command(mail: Outgoing, features: Features, *, is_8bit: bool, needs_utf
     words = [f"MAIL FROM:<{mail.reverse_path}>"]
     if features.size is not None:
         words.append(f"SIZE={mail.octets}")
-    if mail.body == "BINARYMIME":
+    if mail.body == BINARYMIME:
         words.append("BODY=BINARYMIME")
     elif is_8bit and features.eightbit:
         words.append("BODY=8BITMIME")

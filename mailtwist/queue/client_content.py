@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Final
 
 from mailtwist.queue.values import Outgoing
+from mailtwist.store.queue.values import BINARYMIME
 
 # Content up to this is sent from memory in one go; more goes block by block.
 SMALL: Final = 256 * 1024
@@ -97,7 +98,7 @@ class Content:
     def __init__(self, mail: Outgoing, whole: bytes | None) -> None:
         self.whole = whole
         # RFC 3030 §3: only BINARYMIME may hold what is no line.
-        self.is_checked = mail.body != "BINARYMIME"
+        self.is_checked = mail.body != BINARYMIME
         self._mail = mail
         self._stuffed = b""
         if whole is not None and self.is_checked:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailtwist.mail.address import Address
+from mailtwist.policy.checks import PASS, Verdict
 from mailtwist.store.directory import Foreign, Target
 from mailtwist.store.queue.values import Notify
 
@@ -14,8 +15,9 @@ from mailtwist.store.queue.values import Notify
 class Mail:
     """MAIL: ``reverse_path`` None is the null path; ``size`` 0: none was declared.
 
-    ``body`` is 7BIT or 8BITMIME, ``ret`` "", FULL or HDRS; ``envid`` is decoded. ``submitter``:
-    AUTH=, decoded; "<>": unknown. ``is_extended``: it had parameters that only EHLO allows.
+    ``body`` is 7BIT, 8BITMIME or BINARYMIME, ``ret`` "", FULL or HDRS; ``envid`` is decoded.
+    ``submitter``: AUTH=, decoded; "<>": unknown. ``is_extended``: it had parameters that only
+    EHLO allows.
     """
 
     reverse_path: Address | None
@@ -65,6 +67,7 @@ class Origin:
     account_id: int = 0  # of the login, where it is one of ours
     is_authenticated: bool = False  # a submission (RFC 6409)
     may_relay: bool = False  # a login, or a client of allowed_relays: we vouch for its mail
+    verdict: Verdict = PASS  # of the checks before the message
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 from mailtwist.errors import MailError
+from mailtwist.mail.authentication_results import without_ours
 from mailtwist.net.pump import shielded
+from mailtwist.policy.checks import Facts, Stage, Verdict
+from mailtwist.policy.dkim_check import unreadable
 from mailtwist.queue.envelope import Author, Envelope, Origin
 from mailtwist.queue.message import Arrival
 from mailtwist.queue.passing import Passing, missing_fields
-from mailtwist.queue.plan import CHECKS, DeliveryPlan, make_plan
+from mailtwist.queue.plan import CHECKS, DeliveryPlan, make_plan, with_verdict
 from mailtwist.store.content import Spool, Spooled
 from mailtwist.store.deliver import Acceptance
 from mailtwist.store.directory import Foreign
@@ -32,11 +35,13 @@ class StoredMessage:
         self._origin = origin
         self._envelope = envelope
         self._passing: Passing | None = None
-        if origin.is_authenticated or _is_looked_at(envelope):
+        # Who logs in, we know; his mail is not held against him.
+        self._is_judged = not origin.is_authenticated and intake.checks.has(Stage.DATA)
+        self._is_watched = origin.is_authenticated or _is_looked_at(envelope)
+        if self._is_watched or self._is_judged:
             self._passing = self._look()
             self.write = self._write
         else:
-            # Mail from elsewhere for a mailbox here, most of all mail: straight to the spool.
             self.write = spool.write
 
     def _look(self) -> Passing:
@@ -44,17 +49,25 @@ class StoredMessage:
         # Strangers' mail that an alias sends on is not ours to vouch for.
         is_signed = origin.may_relay and intake.signs and _leaves(self._envelope)
         return Passing(
-            complete=self._missing_fields if origin.is_authenticated else None,
+            rewrite=self._completed if origin.is_authenticated else self._cleaned,
             is_signed=is_signed,
+            is_judged=self._is_judged,
         )
 
-    def _missing_fields(self, header: bytes) -> bytes:
+    def _completed(self, header: bytes) -> bytes:
         database = self._intake.database
-        return missing_fields(
+        above = missing_fields(
             header,
             message_id=f"{database.ids.next():x}@{self._origin.hostname}",
             seconds=self._intake.now() / 1_000_000,
         )
+        return above + header
+
+    def _cleaned(self, header: bytes) -> bytes:
+        """Without what a stranger says that we found."""
+        for name in {self._origin.hostname, self._intake.settings.hostname}:
+            header = without_ours(header, name)
+        return header
 
     async def _write(self, block: bytes) -> None:
         assert self._passing is not None
@@ -103,11 +116,33 @@ class StoredMessage:
         plan = make_plan(self._origin, self._envelope, queue_id=queue_id, now=now)
         for check in CHECKS:
             plan = check(plan, spooled.structure)
-        if self._passing is None:
+        if self._is_judged:
+            plan = with_verdict(plan, await self._judge(), self._origin.hostname)
+        if self._passing is None or not self._is_watched:
             await intake.commit(Acceptance(spooled, plan.entries, queue_id, now))
         else:
             await self._commit_watched(plan, spooled, self._passing, now)
         return plan
+
+    async def _judge(self) -> Verdict:
+        """What all checks say of the message. Raises: the MailError of one that refuses it."""
+        passing, origin = self._passing, self._origin
+        assert passing is not None, "judged messages are looked at"
+        known = Facts(
+            origin.client_address,
+            origin.helo,
+            origin.hostname,
+            origin.is_tls,
+            self._envelope.reverse_path,
+            is_relay=origin.may_relay,
+        )
+        verdict = origin.verdict
+        if passing.too_long:
+            return verdict + unreadable()
+        verdict += await self._intake.checks.at(Stage.DATA, passing.facts(known))
+        if verdict.refusal is not None:
+            raise verdict.refusal
+        return verdict
 
     async def _commit_watched(
         self, plan: DeliveryPlan, spooled: Spooled, passing: Passing, now: int

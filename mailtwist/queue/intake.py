@@ -15,6 +15,7 @@ from mailtwist.errors import MailError, Refusal
 from mailtwist.mail.address import Address
 from mailtwist.mail.flags import SEEN
 from mailtwist.mail.srs import Srs
+from mailtwist.policy.checks import NO_CHECKS, Checks
 from mailtwist.queue.admission import Admission, Directory
 from mailtwist.queue.envelope import Author, Envelope, Mail, Origin, Recipient
 from mailtwist.queue.incoming import StoredMessage
@@ -98,10 +99,12 @@ class Intake:
         outbound: Outbound | None = None,
         signer: Signer | None = None,
         srs: Srs | None = None,
+        checks: Checks = NO_CHECKS,
         now: Callable[[], int] = now_us,  # in microseconds
     ) -> None:
         self.database = database
         self.settings = settings
+        self.checks = checks
         self.outbound: Outbound = outbound or Parked()
         self.signer = signer
         # Whoever builds both sets it: reports are letters, which come in here too.

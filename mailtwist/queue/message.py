@@ -9,7 +9,7 @@ from mailtwist.queue.envelope import Author, Mail
 from mailtwist.queue.passing import Passing
 from mailtwist.queue.plan import DeliveryPlan
 from mailtwist.store.content import Spooled
-from mailtwist.store.queue.values import Attempt, Message, Outcome, Recipient
+from mailtwist.store.queue.values import BINARYMIME, Attempt, Message, Outcome, Recipient
 
 if TYPE_CHECKING:
     from mailtwist.config import Settings
@@ -44,8 +44,7 @@ def message_of(plan: DeliveryPlan, arrival: Arrival, settings: Settings) -> Mess
         account_id=author.account_id,
         envid=mail.envid,
         ret=mail.ret,
-        # Many clients say 8BITMIME of every message; hosts that lack it would bounce those.
-        body="7BIT" if arrival.passing.is_ascii else mail.body,
+        body=_body(mail.body, is_ascii=arrival.passing.is_ascii),
         smtputf8=mail.smtputf8,
         requiretls=mail.requiretls,
         priority=arrival.passing.priority,
@@ -53,6 +52,14 @@ def message_of(plan: DeliveryPlan, arrival: Arrival, settings: Settings) -> Mess
         octets=spooled.octets,
         header_octets=spooled.structure.header_octets,
     )
+
+
+def _body(said: str, *, is_ascii: bool) -> str:
+    """What the next hop is told: many clients say 8BITMIME of every message.
+
+    Hosts that lack it would bounce those. What came as BINARYMIME may have no lines at all.
+    """
+    return "7BIT" if is_ascii and said != BINARYMIME else said
 
 
 def delivered(recipient: Recipient, now: int) -> Attempt:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from mailtwist.mail.dkim import BodyHasher, HashedMessage
+from mailtwist.mail.dkim_signatures import FIELD, Signed
 from mailtwist.mail.trace import date_time
+from mailtwist.policy.checks import Facts
 from mailtwist.store.queue.values import Priority
 
 # Octets of a header that are looked at.
@@ -19,20 +22,27 @@ _MASS_MAIL = re.compile(
     rb"^precedence[ \t]*:[ \t]*(?:bulk|list|junk)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 
-# What to put above a header.
-Complete = Callable[[bytes], bytes]
+# A header as it shall be kept.
+Rewrite = Callable[[bytes], bytes]
 
 
 class Passing:
     """Takes the blocks of one message and gives what the spool gets.
 
-    The header is held back until it is whole, so that fields can be put above it.
+    The header is held back until it is whole, so that it can be rewritten. ``is_signed``: we shall
+    sign it; ``is_judged``: the signatures that it has are to be checked.
     """
 
-    def __init__(self, *, complete: Complete | None = None, is_signed: bool = False) -> None:
+    def __init__(
+        self, *, rewrite: Rewrite | None = None, is_signed: bool = False, is_judged: bool = False
+    ) -> None:
         self.header = b""
         self.is_ascii = True
-        self._complete = complete
+        self.too_long = False  # the header; nothing is known of it
+        self._original = b""
+        self._rewrite = rewrite
+        self._is_judged = is_judged
+        self._signatures: Signed | None = None
         self._hasher = BodyHasher() if is_signed else None
         self._held: bytearray | None = bytearray()
 
@@ -40,6 +50,8 @@ class Passing:
         """The octets that may go on after a block; none while the header is incomplete."""
         held = self._held
         if held is None:
+            if self._signatures is not None:
+                self._signatures.feed(block)
             return self._passed(block)
         begin = max(len(held) - 3, 0)
         held += block
@@ -56,10 +68,19 @@ class Passing:
     def _release(self, end: int, *, is_whole: bool = True) -> bytes:
         assert self._held is not None
         whole, self._held = bytes(self._held), None
-        header = whole[:end]
-        above = self._complete(header) if self._complete is not None and is_whole else b""
-        self.header = above + header
-        return self._passed(above + whole)
+        header, self.too_long = whole[:end], not is_whole
+        if is_whole and self._is_judged:
+            self._look_for_signatures(header, whole[end + 2 :])
+        if is_whole and self._rewrite is not None:
+            header = self._rewrite(header)
+        self.header = header
+        return self._passed(header + whole[end:])
+
+    def _look_for_signatures(self, header: bytes, body: bytes) -> None:
+        self._original = header
+        if FIELD in header.lower():
+            self._signatures = Signed(header)
+            self._signatures.feed(body)
 
     def _passed(self, block: bytes) -> bytes:
         self.is_ascii = self.is_ascii and block.isascii()
@@ -70,6 +91,11 @@ class Passing:
     def hashed(self) -> HashedMessage | None:
         """What a signature is made of, after :meth:`close`."""
         return self._hasher.close() if self._hasher is not None else None
+
+    def facts(self, client: Facts) -> Facts:
+        """What the checks of the message are to know, after :meth:`close`."""
+        signatures = self._signatures.close() if self._signatures is not None else ()
+        return replace(client, header=self._original, signatures=signatures)
 
     @property
     def priority(self) -> Priority:

@@ -7,12 +7,14 @@ cause is added to the plan, never done on the side.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from mailtwist.mail import authentication_results
 from mailtwist.mail.address import Address
 from mailtwist.mail.structure import Structure
 from mailtwist.mail.trace import received, return_path
+from mailtwist.policy.checks import Verdict
 from mailtwist.queue.envelope import Envelope, Origin, Recipient
 from mailtwist.queue.refusals import TOO_MANY_HOPS, refusal
 from mailtwist.store.deliver import Entry
@@ -54,6 +56,33 @@ def guard_against_loops(plan: DeliveryPlan, structure: Structure) -> DeliveryPla
 
 
 CHECKS: tuple[Check, ...] = (guard_against_loops,)
+
+
+# A message that counts more is marked with the keyword, and one that counts still more is
+# put into the mailbox.
+MARKED_ABOVE: Final = 50
+PUT_AWAY_ABOVE: Final = 299
+SPAM: Final = "Spam"
+
+
+def with_verdict(plan: DeliveryPlan, verdict: Verdict, hostname: str) -> DeliveryPlan:
+    """The plan of a message of which the checks have something to say."""
+    if not verdict.score and not verdict.results:
+        return plan
+    field = authentication_results.field(hostname, verdict.results) if verdict.results else b""
+    entries: dict[tuple[int, str], Entry] = {}
+    for entry in plan.entries:
+        mailbox = SPAM if verdict.score > PUT_AWAY_ABOVE else entry.mailbox
+        judged = replace(
+            entry,
+            mailbox=mailbox,
+            prefix=entry.prefix + field,
+            keywords=(*entry.keywords, SPAM) if verdict.score > MARKED_ABOVE else entry.keywords,
+            spam_score=verdict.score,
+            verdicts="; ".join(verdict.results),
+        )
+        entries.setdefault((entry.account_id, mailbox), judged)
+    return replace(plan, entries=tuple(entries.values()), prefix=plan.prefix + field)
 
 
 def make_plan(

@@ -26,7 +26,15 @@ from mailtwist.store import content
 from mailtwist.store.deliver import Acceptance
 from mailtwist.store.engine import Connection
 from mailtwist.store.ids import now_us
-from mailtwist.store.queue.values import LOCAL, Attempt, Message, Notify, Outcome, Recipient
+from mailtwist.store.queue.values import (
+    BINARYMIME,
+    LOCAL,
+    Attempt,
+    Message,
+    Notify,
+    Outcome,
+    Recipient,
+)
 
 log = Logger()
 
@@ -210,7 +218,7 @@ def _returns_whole(message: Message, kind: Kind) -> bool:
     # sent back in a report.
     if kind is not Kind.FAILURE or message.ret == "HDRS" or message.requiretls:
         return False
-    if message.body == "BINARYMIME":
+    if message.body == BINARYMIME:
         return False
     return len(message.prefix) + message.octets <= MAX_RETURNED
 

@@ -30,7 +30,8 @@ class Entry:
 
     ``prefix``: trace headers that stand before the shared content; ``internaldate`` in
     microseconds; ``return_path`` None when it did not come by SMTP. ``is_exempt``: the quota
-    does not hold for it (a report on mail that the account sent).
+    does not hold for it (a report on mail that the account sent). ``verdicts``: what checks
+    found, in the words of Authentication-Results.
     """
 
     account_id: int
@@ -44,6 +45,8 @@ class Entry:
     client_address: str = ""
     is_tls: bool = False
     is_exempt: bool = False
+    spam_score: float = 0.0
+    verdicts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,9 @@ _INSERT_DETAIL = Statement(
     """
     INSERT INTO email_detail (email_id, account_id, body, parts, sent_at, sent_day, message_id,
         subject, folded_subject, folded_from, folded_to, folded_cc, folded_bcc,
-        has_attachment, return_path, recipient, client_address, is_tls, received_as)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        has_attachment, return_path, recipient, client_address, is_tls, received_as,
+        spam_score, verdicts)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     """
 )
 _INSERT_MESSAGE = Statement(
@@ -233,7 +237,7 @@ class _Batch:
              structure.folded_subject, structure.folded_from, structure.folded_to,
              structure.folded_cc, structure.folded_bcc, int(structure.has_attachment),
              entry.return_path, entry.recipient, entry.client_address, int(entry.is_tls),
-             acceptance.received_as)
+             acceptance.received_as, entry.spam_score, entry.verdicts)
         )  # fmt: skip
         self._messages.append(
             (entry.account_id, mailbox.mailbox_id, uid, number, email_id, flags, modseq, size,

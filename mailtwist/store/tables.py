@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -143,6 +144,17 @@ login_failure = Table(
     number("failures", 0),
     number("window_start"),
     number("locked_until", 0),
+    sqlite_with_rowid=False,
+)
+
+# What clients did within a time that ends, for rates that all nodes count together.
+rate_count = Table(
+    "rate_count",
+    metadata,
+    Column("scope", Text, primary_key=True),  # a rule of mailtwist.policy.rates
+    Column("subject", Text, primary_key=True),  # an address, a network or a user name
+    number("n"),
+    number("ends_at"),
     sqlite_with_rowid=False,
 )
 
@@ -312,6 +324,9 @@ email_detail = Table(
     Column("client_address", Text, nullable=False, server_default=""),
     Column("is_tls", SmallInteger, nullable=False, server_default=text("0")),
     number("received_as", nullable=True),  # the id of "queued as"
+    Column("spam_score", Float, nullable=False, server_default=text("0")),
+    # What the checks found, as Authentication-Results says it; "": nothing was to be found.
+    Column("verdicts", Text, nullable=False, server_default=""),
 )
 Index("ix_email_detail_account_id_message_id", email_detail.c.account_id, email_detail.c.message_id)
 

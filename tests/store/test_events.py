@@ -141,9 +141,10 @@ def test_odd_characters_are_told_as_they_are(kept: Engine) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 60])
-def test_sixty_cost_as_many_statements_as_one(kept: Engine, count: int) -> None:
-    if not kept.is_sqlite:
-        pytest.skip("the driver of SQLite is spoken to directly")
+def test_sixty_cost_as_many_statements_as_one(sqlite_url: str, count: int) -> None:
+    kept = open_engine(sqlite_url)
+    events.keep(kept, is_wanted=True)
+    # The driver of SQLite is spoken to directly.
     with kept.write() as connection:
         anna = account(connection)
         seen: list[str] = []
@@ -153,6 +154,7 @@ def test_sixty_cost_as_many_statements_as_one(kept: Engine, count: int) -> None:
         driver.set_trace_callback(None)
     # executemany runs one statement, which is traced for each of its rows.
     assert len({sql for sql in seen if "INTO event" in sql}) == 1
+    kept.dispose()
 
 
 # -- reading --------------------------------------------------------------------------------

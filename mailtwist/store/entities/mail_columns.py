@@ -41,7 +41,12 @@ COLUMNS: Final = (
         doc="The whole message in base64.",
     ),
     Column("internal_date", Type.TIMESTAMP, is_fixed=True, doc="When it arrived."),
-    Column("spam_score", Type.NUMBER, is_readonly=True),
+    Column(
+        "spam_score",
+        Type.NUMBER,
+        is_readonly=True,
+        doc="What the checks counted against it; above 50: marked, above 299: in Spam.",
+    ),
     Column("hash", is_readonly=True, doc="The same as mail_id."),
     Column("content_type", is_readonly=True, is_virtual=True),
     Column("recipient", is_readonly=True, doc="Whom it was for, as the envelope said."),
@@ -93,7 +98,6 @@ _QUEUED_AS: Final = func.coalesce(cast(email_detail.c.received_as, Text), "")
 # details, or with their mailboxes.
 NARROW: Final[dict[str, ColumnElement[Any]]] = {
     "internal_date": message.c.internaldate,
-    "spam_score": literal_column("0.0"),
     "seen": _bit(SEEN),
     "deleted": _bit(DELETED),
     "spam": _truth(_IS_JUNK),
@@ -117,6 +121,7 @@ DETAIL: Final[dict[str, ColumnElement[Any]]] = {
     "ip_addr": email_detail.c.client_address,
     "return_path": func.coalesce(email_detail.c.return_path, ""),
     "is_tls": email_detail.c.is_tls,
+    "spam_score": email_detail.c.spam_score,
 }
 OF_MAILBOX: Final[dict[str, ColumnElement[Any]]] = {
     "recent": _truth(message.c.uid >= mailbox_state.c.recent_from),

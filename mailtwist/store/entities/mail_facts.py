@@ -23,7 +23,8 @@ from mailtwist.store.sql import Statement, many
 _DETAILS: Final = Statement(
     """
     SELECT d.email_id, d.message_id, d.subject, d.folded_from, d.folded_to, d.has_attachment,
-           d.return_path, d.recipient, d.client_address, d.is_tls, d.received_as, d.parts,
+           d.return_path, d.recipient, d.client_address, d.is_tls, d.received_as,
+           d.spam_score, d.parts,
            e.envelope, e.content_id, e.octets, e.prefix
     FROM email_detail AS d JOIN email AS e ON e.email_id = d.email_id
     WHERE d.email_id {numbers}
@@ -55,6 +56,7 @@ class Detail(NamedTuple):
     client_address: str
     is_tls: int
     received_as: int | None
+    spam_score: float
     parts: bytes
     envelope: bytes
     content_id: int
@@ -117,7 +119,7 @@ def kept(reading: Reading, row: Narrow, facts: Facts) -> dict[str, Any]:
         "sender_address": addresses.sender,
         "subject": detail.subject,
         "internal_date": row.internaldate,
-        "spam_score": 0.0,
+        "spam_score": detail.spam_score,
         "hash": queued_as,
         "content_type": contents.content_type(detail.parts),
         "recipient": detail.recipient,

@@ -15,6 +15,8 @@ LOCAL: Final = "@local"
 # What begins the destination of recipients that leave by SES; the rest is the reference id of
 # the credential.
 SES: Final = "ses:"
+# A body of any octets, which may have no lines (RFC 3030 §3).
+BINARYMIME: Final = "BINARYMIME"
 
 
 class State(IntEnum):
