@@ -68,10 +68,11 @@ def _sample_member(member: Declaration | Section, indent: str) -> Iterator[str]:
         return
     yield from _wrapped(member.doc, f"{indent}# ")
     if member.many:
-        yield "listeners:"
-        for protocol, address in SAMPLE_LISTENERS:
-            yield f"  - {{protocol: {protocol}, address: {flow(address)}}}"
-        names = ", ".join(each.key for each in members(ListenerItem))
+        yield f"{member.key}:" if member.key in LIVE else f"#{member.key}: []"
+        if member.key in LIVE:
+            for protocol, address in SAMPLE_LISTENERS:
+                yield f"  - {{protocol: {protocol}, address: {flow(address)}}}"
+        names = ", ".join(each.key for each in members(member.cls))
         yield from _wrapped(f"Each takes: {names}.", "  # ")
         return
     yield f"#{name}:"
@@ -138,7 +139,7 @@ def page() -> str:
         if isinstance(member, Section):
             lines += ["", f"## {member.key}", "", member.doc, ""]
             lines += _table(member.cls, "" if member.many else f"{member.key}.")
-            if member.many:
+            if member.cls is ListenerItem:
                 lines += ["", *_about_listeners()]
     lines += ["", STORED_HEAD, *_stored_keys()]
     lines += ["", "## Variables of older programs", ""]

@@ -19,7 +19,7 @@ from mailtwist.config.declare import (
     settings_of,
     variable_of,
 )
-from mailtwist.config.predecessors import PREDECESSOR_VARIABLES
+from mailtwist.config.predecessors import PREDECESSOR_VARIABLES, retired
 from mailtwist.config.settings import Settings
 
 DECLARATIONS: dict[str, Declaration] = {each.key: each for each in settings_of(Settings)}
@@ -124,6 +124,8 @@ def from_file(into: Collected, content: Mapping[Any, Any], file: str, prefix: st
         elif key in SECTIONS and SECTIONS[key].many:
             # An item given by a variable counts more.
             into.items.setdefault(key, Given(value, "file", file))
+        elif reason := retired(key):
+            into.warnings.append(f"{file}: {key}: is not read; {reason}")
         elif key not in SECTIONS and key not in ALIAS_GROUPS:
             known = [*DECLARATIONS, *ALIASES, *SECTIONS]
             into.problems.append(f"{file}: {key}: unknown key{nearest(key, known)}")

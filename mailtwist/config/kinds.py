@@ -21,9 +21,10 @@ FALSE = frozenset({"false", "no", "off", "0"})
 DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
-_PLAIN_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+# No number that is longer than this is meant; what overflows a float would be infinite.
+_DURATION_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ms|[smhdw])", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 # Stands for a secret wherever one would be shown.
 MASK = "********"
 # Longer than any sane setting; keeps error texts and regular expressions short.
@@ -177,7 +178,7 @@ class Duration(Kind[float]):
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
         return float(value)
     text = value.strip() if isinstance(value, str) else ""
     if _PLAIN_NUMBER.fullmatch(text):

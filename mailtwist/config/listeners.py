@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from mailtwist.config.declare import setting
-from mailtwist.config.kinds import Choice, Flag, Octets, Whole
-from mailtwist.config.names import Domain, HostPort, join_host_port, split_host_port
+from mailtwist.config.kinds import Choice, Flag, ListOf, Octets, Whole
+from mailtwist.config.names import Domain, HostPort, Network, join_host_port, split_host_port
 
 MAIL_IN = frozenset({"smtp", "submission", "submissions"})
 PROTOCOLS = (
@@ -24,7 +24,7 @@ PROTOCOLS = (
     "pop3s",
     "http-redirect",
 )
-NOT_YET = frozenset({"lmtp", "pop3", "pop3s"})
+NOT_YET = frozenset({"pop3", "pop3s"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class ListenerItem:
     protocol: str = setting(
         Choice(PROTOCOLS),
         "",
-        "What is spoken: `smtp` is an MX, `submission` needs STARTTLS and a login, "
-        "`submissions`, `imaps` and `https` begin with TLS, `http-redirect` sends browsers to "
-        "`https` and answers ACME challenges.",
+        "What is spoken: `smtp` is an MX, `submission` needs STARTTLS and a login, `lmtp` is for "
+        "neighbours that bring mail for mailboxes here, `submissions`, `imaps` and `https` begin "
+        "with TLS, `http-redirect` sends browsers to `https` and answers ACME challenges.",
     )
     address: str = setting(
         HostPort(),
@@ -61,6 +61,13 @@ class ListenerItem:
     xclient_on: bool = setting(
         Flag(), False, "Whether XCLIENT is believed, from 127.0.0.1 and ::1 only."
     )
+    proxies: tuple[str, ...] = setting(
+        ListOf(Network()),
+        (),
+        "Addresses and networks of load balancers that speak the PROXY protocol, version 1 or 2: "
+        "its header is needed of them and believed of nobody else.",
+        example=["192.0.2.10"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class Listener:
     max_size: int = 0
     authentication_required: bool = False
     xclient_on: bool = False
+    proxies: tuple[str, ...] = ()  # who must speak the PROXY protocol
     label: str = ""  # what people call it; "": its name
     optional_login: bool = False  # a login may be left out, also where submission needs one
 
@@ -97,6 +105,7 @@ def listener(protocol: str, address: str, item: ListenerItem | None = None) -> L
         max_size=given.max_size,
         authentication_required=given.authentication_required,
         xclient_on=given.xclient_on,
+        proxies=given.proxies,
     )
 
 

@@ -257,6 +257,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"tls.{missing}: is missing; a certificate and its key are given together"
     if settings.auth.backend == "file" and not settings.auth.file_path:
         yield "auth.file_path: is missing; auth.backend is file"
+    if settings.auth.backend == "ldap":
+        for name in ("url", "base_dn"):
+            if not getattr(settings.ldap, name):
+                yield f"ldap.{name}: is missing; auth.backend is ldap"
     if settings.delivery.mode == "lmtp" and not settings.delivery.host:
         yield "delivery.host: is missing; delivery.mode is lmtp"
     if not settings.queue.retry_schedule:

@@ -174,6 +174,9 @@ class Dkim:
     ed25519: bool = setting(
         Flag(), False, "Whether it is signed with Ed25519 too, beside RSA (RFC 8463)."
     )
+    verify: bool = setting(
+        Flag(), True, "Whether the signatures of arriving mail are checked; read at the start."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ class Inbox:
         "",
         "The catch-all domain whose mail is read over HTTP; empty: none.",
         variables=("DOMAIN",),
-        inactive=LATER,
+        inactive=f"`inbox.smtp_rate` holds where it is set; its mail: {LATER}",
         example="inbox.example",
     )
     api_keys: tuple[str, ...] = setting(
@@ -200,9 +203,8 @@ class Inbox:
     smtp_rate: int = setting(
         Whole(0, 1_000_000),
         50,
-        "Messages from one sender; 0: no limit.",
+        "Messages of one MAIL FROM address, where `domain` is set; 0: no limit.",
         unit="a minute",
-        inactive=LATER,
     )
     api_rate: int = setting(
         Whole(0, 1_000_000),

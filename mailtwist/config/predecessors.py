@@ -100,6 +100,40 @@ PORT_VARIABLES: tuple[tuple[str, str], ...] = (
     ("DAPTIN_HTTPS_PORT", "https"),
 )
 
+# Keys of older files that say nothing here, and what does instead. A key that ends with "*" stands
+# for all that begin so; a group for all in it.
+RETIRED_KEYS: Mapping[str, str] = {
+    "antispam": "checks of arriving mail are settings of their own",
+    "antivirus": "checks of arriving mail are settings of their own",
+    "auth.datasource_*": "auth.backend and auth.file_path say who knows the users",
+    "cache": "nothing has to be set for it",
+    "delivery.retry_delay": "queue.retry_schedule says when mail is tried again",
+    "delivery.timeout": "outbound.connect_timeout says how long a host may take",
+    "listen_submission": "listeners takes one of protocol submission",
+    "logging": "log_level, log_file and log_format say what is logged",
+    "memory": "limits.* bounds what clients may use",
+    "metrics": "figures are read over HTTP",
+    "plugins": "checks of arriving mail are settings of their own",
+    "queue.keep_message_data": "queue.keep_delivered_messages says how long a text is kept",
+    "queue.queue_priority_enabled": "mail leaves in the order in which it came",
+    "queue_processor": "the queue works by itself; queue.* and outbound.* say how",
+    "rate_limiter": "limits.* says how much one client may do",
+    "resources": "limits.* bounds what clients may use",
+    "server.listen_submission": "listeners takes one of protocol submission",
+    "tls.client_auth": "clients are not asked for certificates",
+    "tls.enable_starttls": "tls.enabled says whether STARTTLS is offered",
+    "tls.letsencrypt": "acme.* says where certificates come from",
+}
+
+
+def retired(key: str) -> str:
+    """What counts instead of a key of older files; "" for all others."""
+    for name, reason in RETIRED_KEYS.items():
+        if key == name or (name.endswith("*") and key.startswith(name[:-1])):
+            return reason
+    return ""
+
+
 # Where to find the file when the command line does not say.
 FILE_VARIABLES: tuple[str, ...] = ("MAILTWIST_CONFIG", "ELEMTA_CONFIG_PATH")
 

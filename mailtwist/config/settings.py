@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mailtwist.config.chaos import ChaosItem
 from mailtwist.config.declare import items, section, setting
 from mailtwist.config.kinds import (
     Choice,
@@ -22,6 +23,7 @@ from mailtwist.config.kinds import (
     Text,
     Whole,
 )
+from mailtwist.config.ldap import Ldap
 from mailtwist.config.listeners import Listener, ListenerItem
 from mailtwist.config.names import Domain, HostPort, LocalPartOrMailbox, Mailbox, Network, Url
 from mailtwist.config.outgoing import (
@@ -38,6 +40,7 @@ from mailtwist.config.outgoing import (
     Relay,
     Send,
 )
+from mailtwist.config.rates import Rate, RateOf
 from mailtwist.config.transports import DomainPattern, Transport, TransportUrl
 
 
@@ -65,7 +68,12 @@ class Tls:
         "rsa",
         "The key of certificates that are signed by ourselves into rows: RSA-2048 or P-256.",
     )
-    required: bool = setting(Flag(), False, "Whether MAIL is refused before STARTTLS.")
+    required: bool = setting(
+        Flag(),
+        False,
+        "Whether MAIL is refused before STARTTLS.",
+        aliases=("require_tls", "tls.require_tls"),
+    )
     enabled: bool = setting(Flag(), True, "Whether STARTTLS is offered.")
     min_version: str = setting(Choice(("1.2", "1.3")), "1.2", "The oldest TLS version spoken.")
 
@@ -79,18 +87,18 @@ class Auth:
         "Whether MAIL needs a login on `smtp` listeners too, not on submission alone.",
     )
     methods: tuple[str, ...] = setting(
-        ListOf(Choice(("plain", "login"))),
+        ListOf(Choice(("plain", "login", "scram-sha-256", "scram-sha-256-plus"))),
         ("plain", "login"),
-        "The SASL mechanisms that SMTP offers.",
+        "The SASL mechanisms that are offered, in this order. IMAP's LOGIN goes with the first "
+        "two. `scram-sha-256` and `-plus` need `backend: sql`.",
     )
     backend: str = setting(
         Choice(("sql", "file", "ldap")),
         "sql",
         "Who knows the users: the store, a file, or an LDAP server.",
-        inactive=f"`sql` alone acts; file and ldap: {LATER}",
     )
     file_path: str = setting(
-        Path(), "", "The users of `backend: file`.", inactive=LATER, example="/etc/mailtwist/users"
+        Path(), "", "The users of `backend: file`.", example="/etc/mailtwist/users"
     )
     allow_plaintext: bool = setting(
         Flag(), False, "Whether a password may cross a connection without TLS (for loopback)."
@@ -112,11 +120,67 @@ class Limits:
     connections_per_address: int = setting(
         Whole(1, 1_000_000),
         100,
-        "Connections at once from one IP address, on each listener.",
+        "Connections at once from one IP address, those to all listeners counted.",
         unit="connections",
     )
     idle_timeout: float = setting(
         Duration(1, DAY), 300.0, "How long a silent SMTP client is kept.", unit="seconds"
+    )
+    session_timeout: float = setting(
+        Duration(0, 7 * DAY),
+        3600.0,
+        "How long an SMTP session may last in all, and a message take to arrive; a message that "
+        "is on its way when a session's time is over still ends; 0: no limit.",
+        unit="seconds",
+    )
+    connection_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "SMTP connections from one IP address; 0: no limit. A number is one a minute; also "
+        '`"100/m"`, `"2000/h"`, `"20000/d"`, `"30/10m"`.',
+        unit="a minute",
+        example=0,
+    )
+    message_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "Messages from one IP address without a login; 0: no limit.",
+        unit="a minute",
+        example=0,
+    )
+    recipient_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "Recipients of all messages from one IP address without a login; 0: no limit.",
+        unit="a minute",
+        example=0,
+    )
+    account_connection_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "SMTP connections on which one user logs in; 0: no limit.",
+        unit="a minute",
+        example=0,
+    )
+    account_message_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "Messages that one login sends; 0: no limit.",
+        unit="a minute",
+        example=0,
+    )
+    account_recipient_rate: Rate = setting(
+        RateOf(),
+        Rate(),
+        "Recipients of all messages that one login sends; 0: no limit.",
+        unit="a minute",
+        example=0,
+    )
+    exempt: tuple[str, ...] = setting(
+        ListOf(Network()),
+        (),
+        "Addresses and networks whose connections, messages and recipients have no rate.",
+        example=["10.0.0.0/8"],
     )
 
 
@@ -165,6 +229,7 @@ class Settings:
         Domain(),
         "",
         "The name the server greets with and puts into Received; empty: the machine's host name.",
+        aliases=("server.hostname",),
         variables=("MAIL_HOSTNAME",),
         example="mail.example.com",
     )
@@ -172,7 +237,7 @@ class Settings:
         ListOf(Domain()),
         (),
         "Domains whose mail is ours from the start; more come as rows.",
-        aliases=("local_domains",),
+        aliases=("local_domains", "server.local_domains"),
         variables=("MAIL_DOMAIN",),
         example=["example.com"],
     )
@@ -196,10 +261,15 @@ class Settings:
         key="listeners",
     )
     listen_addr: str = setting(
-        HostPort(default_port=25), "", "Short for one `smtp` listener.", example=":2525"
+        HostPort(default_port=25),
+        "",
+        "Short for one `smtp` listener.",
+        aliases=("server.listen", "server.listen_addr"),
+        example=":2525",
     )
     tls: Tls = section(Tls, "TLS towards clients.")
     auth: Auth = section(Auth, "Logins.")
+    ldap: Ldap = section(Ldap, "The LDAP server of `auth.backend: ldap`.")
     allowed_relays: tuple[str, ...] = setting(
         ListOf(Network()),
         ("127.0.0.1", "::1"),
@@ -210,7 +280,7 @@ class Settings:
         26_214_400,
         "The largest message taken.",
         unit="octets",
-        aliases=("max_size",),
+        aliases=("max_size", "server.max_size", "server.max_message_size"),
     )
     limits: Limits = section(Limits, "Bounds on what one client may ask for.")
     http: Http = section(Http, "What is served over HTTP.")
@@ -261,6 +331,12 @@ class Settings:
         "between two commands; 0: until they end by themselves.",
         unit="seconds",
     )
+    chaos_given: tuple[ChaosItem, ...] = items(
+        ChaosItem,
+        "What goes wrong on purpose in `dev_mode`, and there alone: recipients that are refused, "
+        "answered late or cut off.",
+        key="chaos",
+    )
     disable_smtp: bool = setting(Flag(), False, "Leaves out every SMTP and submission listener.")
     log_level: str = setting(
         Choice(("debug", "info", "warn", "error")), "info", "The least important line logged."
@@ -279,7 +355,7 @@ class Settings:
         Path(),
         "",
         "Key of older configuration files.",
-        aliases=("queue.dir",),
+        aliases=("queue.dir", "server.queue_dir"),
         inactive="accepted for old files; the queue is in the database",
     )
 

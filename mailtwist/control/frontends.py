@@ -39,6 +39,7 @@ def _smtp_parts(runtime: Runtime) -> Any:
 
     return Parts(
         intake=runtime.mail.intake,
+        rates=runtime.mail.rates,
         authenticator=runtime.authenticator,
         tls=runtime.certificates,
         settings=runtime.settings,
@@ -105,6 +106,7 @@ _MAKERS: Final[dict[str, Make]] = {
     "smtp": _smtp,
     "submission": _smtp,
     "submissions": _smtp,
+    "lmtp": _smtp,
     "imap": _imap,
     "imaps": _imap,
     "http": _http,
@@ -115,6 +117,7 @@ _CONFIGURERS: Final[dict[str, Configure]] = {
     "smtp": _configure_smtp,
     "submission": _configure_smtp,
     "submissions": _configure_smtp,
+    "lmtp": _configure_smtp,
     "imap": _configure_imap,
     "imaps": _configure_imap,
     "http": _configure_http,

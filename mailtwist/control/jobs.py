@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from mailtwist.errors import MailError
 from mailtwist.net.periodic import Periodic
 from mailtwist.policy.lockout import WINDOW_S
-from mailtwist.store import accounts, events, failures, lease, mailboxes, webhooks
+from mailtwist.store import accounts, events, failures, lease, mailboxes, rates, webhooks
 from mailtwist.store.database import Database
 from mailtwist.store.engine import Connection
 from mailtwist.store.queue import sweep
@@ -67,6 +67,7 @@ class Housekeeping:
         if not lease.take(connection, LEASE, node, now=now, seconds=LEASE_S):
             return False
         failures.sweep(connection, now=now, window=WINDOW_S * 1_000_000)
+        rates.sweep(connection, now=now)
         for account_id in accounts.removing(connection)[:1]:
             accounts.remove_step(connection, account_id, ACCOUNT_ROWS)
             return True

@@ -48,6 +48,8 @@ from mailtwist.control.serving import (
 )
 from mailtwist.control.sockets import Addresses, Given, Place
 from mailtwist.errors import ConfigError
+from mailtwist.net.networks import Networks
+from mailtwist.net.proxy_protocol import ProxiedFactory
 from mailtwist.net.transport import make_prompt
 
 log = Logger()
@@ -330,8 +332,7 @@ class Listeners:
             factory, outer = self._make(listener), None
         else:
             factory = before.factory
-            is_same = before.listener.hostname == listener.hostname
-            outer = before.outer if is_same or before.outer is factory else None
+            outer = before.outer if self._is_dressed_alike(before, listener) else None
         if outer is None:
             outer = self._wrap(listener, factory)
         if bound is None:
@@ -421,7 +422,21 @@ class Listeners:
                 lambda failure: log.failure("sessions of a closed listener", failure)
             )
 
+    @staticmethod
+    def _is_dressed_alike(before: Running, listener: Listener) -> bool:
+        """Whether what is around the factory is right for the listener as it is now."""
+        if before.outer is before.factory:
+            return not listener.proxies
+        now = before.listener
+        return (now.hostname, now.proxies) == (listener.hostname, listener.proxies)
+
     def _wrap(self, listener: Listener, factory: Factory) -> Any:
+        outer = self._with_tls(listener, factory)
+        if not listener.proxies:
+            return outer
+        return ProxiedFactory(outer, Networks(listener.proxies), clock=self._reactor)
+
+    def _with_tls(self, listener: Listener, factory: Factory) -> Any:
         if listener.protocol not in IMPLICIT_TLS:
             return factory
         inner = cast(IProtocolFactory, factory)

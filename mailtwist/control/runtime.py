@@ -30,6 +30,7 @@ from mailtwist.control.handover import Takeover
 from mailtwist.control.health import StoreHealth
 from mailtwist.control.jobs import Housekeeping
 from mailtwist.control.listeners import Listeners
+from mailtwist.control.logins import Logins
 from mailtwist.control.pid_file import FILE_NAME, PidFile
 from mailtwist.control.reconciliation import Reconciliation
 from mailtwist.control.renewal import Renewal
@@ -172,14 +173,15 @@ class Runtime:
         )
         # Users of HTTP and of mail stand in one line.
         turns = Turns()
-        self.authenticator = Authenticator(
+        self._logins = Logins(
             self.database,
-            clock=self.reactor,
+            settings=settings,
+            secrets=self._secrets,
             derivation=self._derivation,
-            cost=settings.auth.bcrypt_cost,
-            default_domain=settings.domains[0] if settings.domains else "",
             turns=turns,
+            reactor=self.reactor,
         )
+        self.authenticator = self._logins.authenticator
         self.health = StoreHealth(self.database, self.reactor)
         self._housekeeping = Housekeeping(
             self.database,
@@ -234,6 +236,7 @@ class Runtime:
         await self.values.load()
         await self._certificates.start(self.database)
         await self._complete_names()
+        self._logins.start()
         # Before the first message comes in: it can leave at once.
         self._has_jobs = True
         await self.mail.start()
@@ -258,6 +261,7 @@ class Runtime:
         await self.listeners.stop(DRAIN_S)
         if self._started:
             self._started = False
+            await self._logins.stop()
             await self._end_jobs()
             await self.mail.stop(DRAIN_S)
             await self.rest.stop()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mailtwist.imap.table import State
+from mailtwist.policy.sasl import MECHANISMS
 
 if TYPE_CHECKING:
     from mailtwist.imap.session import Session
@@ -30,15 +31,19 @@ def _login_open(session: Session) -> bool:
 
 
 def _login_shut(session: Session) -> bool:
-    return _before_login(session) and not session.may_login
+    may_login = session.may_login and session.services.takes_passwords
+    return _before_login(session) and not may_login
+
+
+def _mechanism(name: str) -> Condition:
+    return lambda session: _login_open(session) and name in session.mechanisms
 
 
 CAPABILITIES: tuple[tuple[str, Condition], ...] = (
     ("IMAP4rev1", _always),
     ("STARTTLS", _before_tls),
     ("LOGINDISABLED", _login_shut),
-    ("AUTH=PLAIN", _login_open),
-    ("AUTH=LOGIN", _login_open),
+    *((f"AUTH={name}", _mechanism(name)) for name in MECHANISMS),
     ("SASL-IR", _always),
     ("LITERAL+", _always),
     ("ID", _always),

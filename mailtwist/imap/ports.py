@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailtwist.imap.limits import AFTER_LOGIN, Limits
 from mailtwist.imap.table import Command
+from mailtwist.policy.sasl import MECHANISMS
 
 if TYPE_CHECKING:
     from mailtwist.policy.auth import Authenticator, Login
+    from mailtwist.policy.passwords import Scram
+    from mailtwist.policy.scram import Proof
     from mailtwist.store.database import Database
     from mailtwist.store.snapshot import Snapshots
 
@@ -31,8 +34,17 @@ class Wire(Protocol):
     def close(self) -> None: ...
     def kick(self) -> None: ...
     def start_tls(self) -> None: ...
+    @property
+    def can_bind(self) -> bool:
+        """Whether a SASL exchange can be bound to the TLS connection."""
+
+    def channel_bindings(self) -> dict[str, bytes]: ...
     async def login(self, username: str, password: str) -> Login:
         """Check a password; the check is not cut short when the client hangs up."""
+
+    async def scram_keys(self, username: str) -> Scram: ...
+    async def prove(self, username: str, proof: Proof) -> Login:
+        """Check the proof of SCRAM, likewise."""
 
     def note(self, text: str, **fields: object) -> None:
         """Log what happened."""
@@ -59,3 +71,10 @@ class Services:
     # LOGIN without TLS (RFC 9051 §11.1 has it off).
     allow_plaintext: bool = False
     limits: Limits = AFTER_LOGIN
+    # Of AUTHENTICATE, in the order of their announcement.
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Whether a mechanism that shows the password is among them; LOGIN does so too."""
+        return any(MECHANISMS[name].shows_password for name in self.mechanisms)

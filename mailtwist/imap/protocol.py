@@ -26,12 +26,15 @@ from mailtwist.imap.capabilities import announced
 from mailtwist.imap.machine import Machine
 from mailtwist.imap.ports import Services
 from mailtwist.imap.session import Session
+from mailtwist.net import channel_binding
 from mailtwist.net.factory import SessionFactory, Tracked
 from mailtwist.net.pump import Pump, shielded
 from mailtwist.net.session_id import new_session_id, session_id
 
 if TYPE_CHECKING:
     from mailtwist.policy.auth import Login
+    from mailtwist.policy.passwords import Scram
+    from mailtwist.policy.scram import Proof
 
 log = Logger()
 
@@ -41,6 +44,10 @@ KEPT = frozenset({"makeConnection", "logPrefix"})
 LOGIN_S = 600.0
 # RFC 9051 §5.4: at least 30 minutes. Clients in IDLE speak up every 29.
 IDLE_S = 30 * 60.0 + 60.0
+
+
+def _nothing() -> None:
+    pass
 
 
 class MailIMAP4(Tracked, IMAP4Server):
@@ -57,6 +64,7 @@ class MailIMAP4(Tracked, IMAP4Server):
         self.peer = peer
         self.session_id = new_session_id()
         self._began = 0.0
+        self._leave: Callable[[], None] = _nothing  # ends the watch over the login
         machine = Machine()
         self.session = Session(services, self, machine)
         self.pump = Pump(machine, self.session.run, on_error=self._failed, later=self.next_turn)
@@ -97,6 +105,7 @@ class MailIMAP4(Tracked, IMAP4Server):
 
     @override
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._leave()
         self.pump.connection_lost(reason)
         _finish(self.session.ended())
         self.factory.forget(self)
@@ -126,6 +135,13 @@ class MailIMAP4(Tracked, IMAP4Server):
     def kick(self) -> None:
         self.pump.kick()
 
+    @property
+    def can_bind(self) -> bool:
+        return channel_binding.is_possible(self.transport)
+
+    def channel_bindings(self) -> dict[str, bytes]:
+        return channel_binding.bindings(self.transport)
+
     def start_tls(self) -> None:
         transport: Any = self.transport
         transport.startTLS(self.ctx)
@@ -136,10 +152,27 @@ class MailIMAP4(Tracked, IMAP4Server):
         check = services.authenticator.login(
             username, password, peer=self.peer, service=services.name
         )
+        return await self._entered(check)
+
+    async def scram_keys(self, username: str) -> Scram:
+        return await self.session.services.authenticator.scram_keys(username, peer=self.peer)
+
+    async def prove(self, username: str, proof: Proof) -> Login:
+        services = self.session.services
+        check = services.authenticator.prove(username, proof, peer=self.peer, service=services.name)
+        return await self._entered(check)
+
+    async def _entered(self, check: Coroutine[Any, Any, Login]) -> Login:
         # A client that hangs up does not stop the count of its bad logins.
         login: Login = await shielded(check)
+        self._leave()
+        self._leave = self.session.services.authenticator.watch(login, self._login_gone)
         self.idle_timeout_s = IDLE_S
         return login
+
+    def _login_gone(self) -> None:
+        """Who logged in may be here no longer."""
+        self.session.stop("The login is no longer valid", busy=self.pump.busy)
 
     def note(self, text: str, **fields: object) -> None:
         log.info(text, session=self.session_id, **fields)

@@ -12,7 +12,9 @@ from mailtwist.imap.protocol import builder
 from mailtwist.imap.verbs import COMMANDS
 from mailtwist.net.counters import Connections
 from mailtwist.net.factory import SessionFactory
+from mailtwist.policy import sasl
 from mailtwist.policy.auth import Authenticator
+from mailtwist.policy.backends import WITH_KEYS
 from mailtwist.store.database import Database
 from mailtwist.store.snapshot import Snapshots
 from mailtwist.tls.contexts import Certificates
@@ -78,5 +80,6 @@ def services_of(listener: Listener, parts: Parts, *, has_tls: bool) -> Services:
         name=listener.protocol,
         can_start_tls=has_tls and settings.tls.enabled and listener.protocol == "imap",
         allow_plaintext=settings.auth.allow_plaintext,
+        mechanisms=sasl.chosen(settings.auth.methods, has_keys=settings.auth.backend in WITH_KEYS),
         limits=Limits(message=message, skip=max(2 * message, AFTER_LOGIN.skip)),
     )

@@ -29,6 +29,7 @@ from mailtwist.imap.units import (
     Wake,
     Whole,
 )
+from mailtwist.policy.sasl import usable
 
 if TYPE_CHECKING:
     from mailtwist.policy.auth import Login
@@ -68,7 +69,7 @@ class Session:
         # A hint came while nothing was selected yet (SELECT looks at it).
         self.heard = False
         self._errors = 0
-        self._stopping = False
+        self._stopping = ""  # the farewell
         # The command that asked for lines, and the one whose message is being read.
         self._pending: tuple[bytes, Command, Continuation] | None = None
         self._receiver: tuple[bytes, Command, Receiver] | None = None
@@ -107,6 +108,11 @@ class Session:
     def may_login(self) -> bool:
         """Whether a password may cross this connection."""
         return self.wire.secure or self.services.allow_plaintext
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """What AUTHENTICATE takes on this connection."""
+        return usable(self.services.mechanisms, can_bind=self.wire.can_bind)
 
     @property
     def tag(self) -> bytes:
@@ -199,11 +205,11 @@ class Session:
         self.untagged(b"BYE " + text.encode())
         self.wire.close()
 
-    def stop(self, *, busy: bool = False) -> None:
-        """The server stops: say so as soon as nothing runs and no message is half read."""
-        self._stopping = True
+    def stop(self, text: str = "Server shutting down", *, busy: bool = False) -> None:
+        """End the session: say so as soon as nothing runs and no message is half read."""
+        self._stopping = self._stopping or text
         if not busy and self._receiver is None and self._refused is None:
-            self.bye("Server shutting down")
+            self.bye(self._stopping)
 
     async def ended(self) -> None:
         """The connection is gone: undo what is not done, free what is shared."""

@@ -96,12 +96,14 @@ class SessionFactory(ServerFactory):
         clock: Clock,
         counters: Connections,
         max_clients: int = 0,
+        gate: Callable[[str], bool] | None = None,
     ) -> None:
         self.build = build
         self.refusal = refusal
         self.clock = clock
         self.counters = counters
         self.max_clients = max_clients  # 0: no limit of this listener's own
+        self.gate = gate  # counts an address in, or not
         self.stopping = False
         self.sessions: dict[Any, str] = {}  # session -> the address it was counted under
         self._sweeper: LoopingCall | None = None
@@ -119,6 +121,8 @@ class SessionFactory(ServerFactory):
         if self.max_clients and len(self.sessions) >= self.max_clients:
             return Refused(self.refusal("max_clients"))
         host = str(getattr(addr, "host", ""))
+        if self.gate is not None and not self.gate(host):
+            return Refused(self.refusal("rate"))
         if not self.counters.enter(host):
             return Refused(self.refusal("per_address"))
         session = self.build(self, addr)

@@ -16,8 +16,9 @@ who comes meanwhile with the same password shares the outcome.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -27,22 +28,26 @@ from twisted.logger import Logger
 from mailtwist.errors import MailError, ProtocolViolation, Refusal
 from mailtwist.mail.address import parse_address
 from mailtwist.policy import hashing, passwords
+from mailtwist.policy.backends import Backend
+from mailtwist.policy.backends.sql import Accounts
 from mailtwist.policy.lockout import (
-    ACCOUNT,
     LOCK_S,
     MAX_REMEMBERED,
     REMEMBERED_S,
-    USER,
     WINDOW_S,
     RecentRefusals,
     Subject,
     address_subject,
     locked_out,
 )
+from mailtwist.policy.passwords import Scram
+from mailtwist.policy.presence import Presence
 from mailtwist.policy.remembered import Addresses, Check, Successes
-from mailtwist.store import accounts, failures, identities, logins
+from mailtwist.policy.scram import Proof
+from mailtwist.store import failures
 from mailtwist.store.accounts import Verifier
 from mailtwist.store.engine import Connection
+from mailtwist.store.logins import Active
 
 log = Logger()
 
@@ -60,42 +65,7 @@ Locked = tuple[tuple[Subject, int], ...]
 
 class Clock(Protocol):
     def seconds(self) -> float: ...
-
-
-class People(Protocol):
-    """Who may log in, by number: accounts, or the users of the REST interface."""
-
-    @property
-    def scope(self) -> str:
-        """What their bad logins are counted under; a key of LIMITS."""
-
-    def active(self, connection: Connection, username: str) -> logins.Active | None:
-        """Find one by folded name, unless he is shut out."""
-
-    def verifiers(self, connection: Connection, number: int) -> Sequence[Verifier]: ...
-    def addresses(self, connection: Connection, number: int) -> frozenset[str]:
-        """What he may send as."""
-
-
-class Accounts:
-    """Mail accounts: SMTP, IMAP."""
-
-    scope = ACCOUNT
-    active = staticmethod(logins.active)
-    verifiers = staticmethod(accounts.secrets)
-    addresses = staticmethod(accounts.addresses)
-
-
-class Users:
-    """Users of the REST interface, who send as nobody by themselves."""
-
-    scope = USER
-    active = staticmethod(identities.active)
-    verifiers = staticmethod(identities.verifiers)
-
-    @staticmethod
-    def addresses(_connection: Connection, _number: int) -> frozenset[str]:
-        return frozenset()
+    def callLater(self, delay: float, function: Callable[..., Any], /, *args: Any) -> Any: ...  # noqa: N802
 
 
 class Store(Protocol):
@@ -111,6 +81,7 @@ class Store(Protocol):
 class Login:
     """Who logged in, and the addresses that this account may send as (folded).
 
+    ``account_id``: 0 for a user of another back-end who has no mailbox here.
     ``auth_version``: which of his passwords it was.
     """
 
@@ -127,17 +98,22 @@ class Attempt:
     username: str
     account: Subject
     address: Subject
+    peer: str
 
     @property
     def subjects(self) -> tuple[Subject, Subject]:
         return self.account, self.address
 
 
+# Whether what a client brought proves who it is, by what was read of him.
+Evidence = Callable[["Attempt", "Facts"], Awaitable[bool]]
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What one read finds; ``account`` is None for an unknown or disabled one."""
 
-    account: logins.Active | None
+    account: Active | None
     addresses: frozenset[str] = frozenset()
     verifiers: Sequence[Verifier] = ()
     locked: Locked = ()
@@ -149,11 +125,12 @@ class Facts:
 
 
 class Authenticator:
-    """Checks passwords against the store and keeps count of the bad ones.
+    """Checks who logs in against a back-end and keeps count of the bad logins.
 
     ``default_domain`` completes a username that has no domain; ``cost`` is that of new
-    verifiers, so that an unknown account takes as long. ``people``: whose passwords; mail
-    accounts' by default.
+    verifiers, so that an unknown account takes as long. ``backend``: who knows the users; mail
+    accounts by default. ``secret``: what the keys of unknown users are made up from; the same
+    one at each start, so that they stay the same.
     """
 
     def __init__(
@@ -165,13 +142,15 @@ class Authenticator:
         cost: int = passwords.DEFAULT_COST,
         default_domain: str = "",
         turns: hashing.Turns | None = None,
-        people: People | None = None,
+        backend: Backend | None = None,
+        secret: bytes = b"",
     ) -> None:
         self._database = database
-        self._people = people or Accounts()
+        self.backend = backend or Accounts()
         self._clock = clock
         self._derivation = derivation or hashing.Inline()
         self._unknown = passwords.unknown_verifiers(cost)
+        self._secret = secret or os.urandom(32)
         self.default_domain = default_domain
         self._turns = turns or hashing.Turns()
         self._refusals = RecentRefusals()
@@ -180,17 +159,62 @@ class Authenticator:
         self._checks: dict[Subject, Check] = {}
         # Accounts whose bad logins this process counted: only these need be forgiven.
         self._missed: OrderedDict[Subject, None] = OrderedDict()
+        self._presence = Presence(database, self.backend, clock)
+
+    def watch(self, login: Login, gone: Callable[[], object]) -> Callable[[], None]:
+        """Call ``gone()`` when a login is none any more; the answer ends the watch.
+
+        An account that was removed or disabled, or whose password is another one, is noticed
+        about a second after word of it has come.
+        """
+        return self._presence.enter(
+            Active(login.account_id, login.username, login.auth_version), gone
+        )
+
+    def recheck(self) -> None:
+        """The back-end knows other users now."""
+        self._presence.recheck()
 
     async def login(self, username: str, password: str, *, peer: str, service: str) -> Login:
         """Return who it is.
 
         ``peer`` is the client's IP address, ``service`` the protocol, for the log.
         Raises: Refusal (535 5.7.8, AUTHENTICATIONFAILED) for a wrong pair, TemporaryFailure
-        (454 4.7.0) for a locked account or address or too many logins at once.
+        (454 4.7.0) for a locked account or address, too many logins at once, or a back-end
+        that does not answer.
+        """
+        # What another server says today it may not say tomorrow: nothing of it is remembered.
+        digest = b"" if self.backend.ask else self._successes.digest(password)
+        evidence = partial(self._knows, password)
+        return await self._logged(self._attempt(username, peer), evidence, digest, service)
+
+    async def scram_keys(self, username: str, *, peer: str) -> Scram:
+        """The keys that SCRAM shows and checks; made up for who has none.
+
+        Raises: TemporaryFailure as :meth:`login` does.
         """
         attempt = self._attempt(username, peer)
+        self._refuse_remembered(attempt)
+        facts = await self._facts(attempt, with_verifiers=True)
+        return passwords.scram_of(facts.verifiers) or passwords.unknown_scram(
+            self._secret, attempt.username
+        )
+
+    async def prove(self, username: str, proof: Proof, *, peer: str, service: str) -> Login:
+        """Return who it is by the proof of a SCRAM exchange. Raises: as :meth:`login`."""
+
+        async def holds(attempt: Attempt, facts: Facts) -> bool:
+            keys = passwords.scram_of(facts.verifiers)
+            return keys is not None and proof.holds(keys)
+
+        return await self._logged(self._attempt(username, peer), holds, b"", service)
+
+    async def _logged(
+        self, attempt: Attempt, evidence: Evidence, digest: bytes, service: str
+    ) -> Login:
+        peer = attempt.peer
         try:
-            login = await self._login(attempt, password)
+            login = await self._login(attempt, evidence, digest)
         except MailError as error:
             log.info(
                 "login refused",
@@ -218,20 +242,30 @@ class Authenticator:
         except ProtocolViolation:
             # Nobody's name, but counted and logged like one: what no database takes must go.
             name = "".join(c if c.isprintable() else "?" for c in name)
-        return Attempt(name, Subject(self._people.scope, name), address_subject(peer))
+        return Attempt(name, Subject(self.backend.scope, name), address_subject(peer), peer)
 
-    async def _login(self, attempt: Attempt, password: str) -> Login:
-        digest = self._successes.digest(password)
+    async def _knows(self, password: str, attempt: Attempt, facts: Facts) -> bool:
+        """Whether this is his password; takes as long where there is no such user."""
+        ask = self.backend.ask
+        if ask is not None:
+            return passwords.is_possible(password) and await ask(attempt.username, password)
+        unknown = self.backend.unknown() or self._unknown
+        return await self._derivation.run(
+            partial(passwords.check, facts.verifiers, password, unknown=unknown)
+        )
+
+    async def _login(self, attempt: Attempt, evidence: Evidence, digest: bytes) -> Login:
         known = await self._remembered(attempt, digest)
         while known is None and attempt.account in self._checks:
-            if await self._outcome_of_another(attempt) == digest:
+            good = await self._outcome_of_another(attempt)
+            if digest and good == digest:
                 known = await self._remembered(attempt, digest)
         if known is not None:
             return known
         check = self._checks[attempt.account] = Check()
         try:
             login = await self._turns.take(
-                attempt.address.name, lambda: self._check(attempt, password, digest)
+                attempt.address.name, lambda: self._check(attempt, evidence, digest)
             )
             check.good = digest
         finally:
@@ -258,22 +292,16 @@ class Authenticator:
             return facts.login()
         return None
 
-    async def _check(self, attempt: Attempt, password: str, digest: bytes) -> Login:
+    async def _check(self, attempt: Attempt, evidence: Evidence, digest: bytes) -> Login:
         # While this attempt waited for its turn, others from this address may have failed.
         self._refuse_remembered(attempt)
         facts = await self._facts(attempt, with_verifiers=True)
-        is_right = await self._derivation.run(
-            partial(passwords.check, facts.verifiers or self._unknown, password)
-        )
+        is_right = await evidence(attempt, facts)
         if facts.account is None or not is_right:
             await self._count(attempt)
-            raise Refusal(
-                "Authentication credentials invalid",
-                code=535,
-                status="5.7.8",
-                imap_code="AUTHENTICATIONFAILED",
-            )
-        self._successes.add(facts.account, digest, self._clock.seconds())
+            raise invalid_credentials()
+        if digest:
+            self._successes.add(facts.account, digest, self._clock.seconds())
         await self._forgive(attempt.account)
         return facts.login()
 
@@ -288,26 +316,25 @@ class Authenticator:
             self._refusals.add(subject, min(now + REMEMBERED_S, until / 1e6))
             raise locked_out(subject)
         if facts.account is not None:
-            self._addresses.add(facts.account.account_id, facts.addresses, generation)
+            self._addresses.add(facts.account.username, facts.addresses, generation)
         return facts
 
     def _read_facts(
         self, connection: Connection, attempt: Attempt, now: int, with_verifiers: bool
     ) -> Facts:
-        people = self._people
+        backend = self.backend
         locked = tuple(
             (subject, until)
             for subject in attempt.subjects
             if (until := failures.locked(connection, subject.scope, subject.name, now=now))
         )
-        account = people.active(connection, attempt.username) if not locked else None
+        account = backend.find(connection, attempt.username) if not locked else None
         if account is None:
             return Facts(None, locked=locked)
-        number = account.account_id
-        addresses = self._addresses.get(number)
+        addresses = self._addresses.get(account.username)
         if addresses is None:
-            addresses = people.addresses(connection, number)
-        verifiers = people.verifiers(connection, number) if with_verifiers else ()
+            addresses = backend.addresses(connection, account)
+        verifiers = backend.verifiers(connection, account) if with_verifiers else ()
         return Facts(account, addresses, verifiers)
 
     # -- shut out ---------------------------------------------------------------------------
@@ -350,6 +377,16 @@ class Authenticator:
             )
         except MailError as error:
             log.info("bad logins not forgotten", account=account.name, reason=error.detail)
+
+
+def invalid_credentials() -> Refusal:
+    """Make the one refusal for a wrong password, an unknown name and a proof that fails."""
+    return Refusal(
+        "Authentication credentials invalid",
+        code=535,
+        status="5.7.8",
+        imap_code="AUTHENTICATIONFAILED",
+    )
 
 
 def _count_failure(connection: Connection, attempt: Attempt, now: int) -> Locked:

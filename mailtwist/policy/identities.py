@@ -22,7 +22,8 @@ from mailtwist.errors import MailError, Refusal, TemporaryFailure
 from mailtwist.mail.permissions import NOBODY, Viewer
 from mailtwist.mail.scopes import has_all
 from mailtwist.policy import api_keys
-from mailtwist.policy.auth import Authenticator, Users
+from mailtwist.policy.auth import Authenticator
+from mailtwist.policy.backends.sql import Users
 from mailtwist.policy.hashing import Derivation, Turns
 from mailtwist.policy.passwords import DEFAULT_COST
 from mailtwist.policy.tokens import DEFAULT_LIFE_S, BadToken, Tokens
@@ -58,6 +59,7 @@ class TooManyTries(TemporaryFailure):
 
 class Clock(Protocol):
     def seconds(self) -> float: ...
+    def callLater(self, delay: float, function: Callable[..., Any], /, *args: Any) -> Any: ...  # noqa: N802
 
 
 class Values(Protocol):
@@ -94,7 +96,7 @@ class Identities:
         self._database = database
         self._values = values
         self._passwords = Authenticator(
-            database, clock=clock, derivation=derivation, cost=cost, turns=turns, people=Users()
+            database, clock=clock, derivation=derivation, cost=cost, turns=turns, backend=Users()
         )
         self._clock = clock
         self._tokens: Tokens | None = None

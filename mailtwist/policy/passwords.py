@@ -35,11 +35,18 @@ from mailtwist.store.accounts import Verifier
 
 BCRYPT: Final = "bcrypt"
 SCRAM_SHA_256: Final = "scram-sha-256"
+# Of files that other programs wrote: bcrypt of the password itself, "sha1:digest:salt" in hex,
+# and the password itself.
+BARE_BCRYPT: Final = "bare-bcrypt"
+DIGEST: Final = "digest"
+PLAIN: Final = "plain"
 
 DEFAULT_COST: Final = 10
 # About the time of bcrypt at cost 10; the client computes it at its every login.
 SCRAM_ITERATIONS: Final = 100_000
 MAX_PASSWORD_OCTETS: Final = 1024
+# What bcrypt looks at.
+BCRYPT_OCTETS: Final = 72
 # An account has a handful of verifiers; each one that must be tried costs 60 ms.
 MAX_TRIED: Final = 4
 
@@ -64,24 +71,56 @@ def make_verifiers(
     return [Verifier(BCRYPT, hashed), Verifier(SCRAM_SHA_256, scram.text())]
 
 
-def check(verifiers: Sequence[Verifier], password: str) -> bool:
+def check(
+    verifiers: Sequence[Verifier], password: str, *, unknown: Sequence[Verifier] = ()
+) -> bool:
     """Tell whether one of the verifiers belongs to ``password``.
 
-    SCRAM keys are compared only where there is no bcrypt verifier. At most four
-    verifiers are tried.
+    SCRAM keys are compared only where there is nothing else. At most four verifiers are
+    tried. ``unknown``: what is tried where there is no verifier, or one that is checked in no
+    time, so that the time tells nothing.
     """
-    octets = prepare(password)
-    if not octets or len(octets) > MAX_PASSWORD_OCTETS:
+    if not is_possible(password):
         return False
-    tried = [v for v in verifiers if v.kind == BCRYPT] or [
-        v for v in verifiers if v.kind == SCRAM_SHA_256
-    ]
-    return any(_CHECKS[v.kind](v.verifier, octets) for v in tried[:MAX_TRIED])
+    octets = prepare(password)
+    known = [v for v in verifiers if v.kind in _CHECKS]
+    tried = [v for v in known if v.kind != SCRAM_SHA_256] or known
+    is_right = any(_CHECKS[v.kind](v.verifier, octets) for v in tried[:MAX_TRIED])
+    if not any(v.kind in _SLOW for v in tried):
+        for verifier in unknown:
+            _CHECKS[verifier.kind](verifier.verifier, octets)
+    return is_right
+
+
+def is_possible(password: str) -> bool:
+    """Whether anybody can have this password. The empty one is nobody's."""
+    return 0 < len(prepare(password)) <= MAX_PASSWORD_OCTETS
 
 
 def unknown_verifiers(cost: int = DEFAULT_COST) -> list[Verifier]:
     """Return a verifier that no password has and that takes as long to refuse as a real one."""
     return [Verifier(BCRYPT, f"$2b${cost:02d}$" + "." * 53)]
+
+
+def scram_of(verifiers: Sequence[Verifier]) -> Scram | None:
+    """Find the keys of SCRAM among the verifiers."""
+    for each in verifiers:
+        if each.kind == SCRAM_SHA_256:
+            try:
+                return Scram.parse(each.verifier)
+            except ValueError:
+                continue
+    return None
+
+
+def unknown_scram(secret: bytes, username: str) -> Scram:
+    """Make up keys that look like a user's and that no password has; for a name the same ones."""
+
+    def made(purpose: bytes) -> bytes:
+        return hmac.digest(secret, purpose + username.encode("utf-8", "replace"), "sha256")
+
+    # RFC 5802 §9 says nothing of it, but salts that come and go tell who has an account.
+    return Scram(SCRAM_ITERATIONS, made(b"salt ")[:16], made(b"stored "), made(b"server "))
 
 
 def prepare(password: str) -> bytes:
@@ -139,11 +178,13 @@ class Scram:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the text form. Raises: ValueError."""
-        _scheme, info, keys = text.split("$")
+        scheme, info, keys = text.split("$")
+        if scheme != "SCRAM-SHA-256":
+            raise ValueError(f"{scheme} is not SCRAM-SHA-256")
         iterations, salt = info.split(":")
         stored_key, server_key = keys.split(":")
         return cls(
-            int(iterations),
+            _iterations(iterations),
             base64.b64decode(salt, validate=True),
             base64.b64decode(stored_key, validate=True),
             base64.b64decode(server_key, validate=True),
@@ -158,6 +199,13 @@ class Scram:
         return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
 
 
+def _iterations(digits: str) -> int:
+    # A stored figure is believed, but not one that would keep a thread busy for ever.
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 7:
+        raise ValueError("no number of iterations")
+    return int(digits)
+
+
 def _shorten(octets: bytes) -> bytes:
     return base64.b64encode(hashlib.sha256(octets).digest())
 
@@ -169,6 +217,23 @@ def _check_bcrypt(verifier: str, octets: bytes) -> bool:
         return False
 
 
+def _check_bare_bcrypt(verifier: str, octets: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(octets[:BCRYPT_OCTETS], verifier.encode("ascii"))
+    except ValueError:
+        return False
+
+
+def _check_digest(verifier: str, octets: bytes) -> bool:
+    name, digest, salt = verifier.split(":")
+    given = hashlib.new(name, octets + bytes.fromhex(salt)).digest()
+    return hmac.compare_digest(given, bytes.fromhex(digest))
+
+
+def _check_plain(verifier: str, octets: bytes) -> bool:
+    return hmac.compare_digest(prepare(verifier), octets)
+
+
 def _check_scram(verifier: str, octets: bytes) -> bool:
     try:
         known = Scram.parse(verifier)
@@ -178,4 +243,12 @@ def _check_scram(verifier: str, octets: bytes) -> bool:
     return hmac.compare_digest(given.stored_key, known.stored_key)
 
 
-_CHECKS = {BCRYPT: _check_bcrypt, SCRAM_SHA_256: _check_scram}
+_CHECKS = {
+    BCRYPT: _check_bcrypt,
+    BARE_BCRYPT: _check_bare_bcrypt,
+    SCRAM_SHA_256: _check_scram,
+    DIGEST: _check_digest,
+    PLAIN: _check_plain,
+}
+# The others take microseconds.
+_SLOW = frozenset({BCRYPT, BARE_BCRYPT, SCRAM_SHA_256})

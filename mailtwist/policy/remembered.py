@@ -25,13 +25,13 @@ class Successes:
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
-        self._until: OrderedDict[tuple[int, int, bytes], float] = OrderedDict()
+        self._until: OrderedDict[tuple[Active, bytes], float] = OrderedDict()
 
     def digest(self, password: str) -> bytes:
         return hmac.digest(self._key, password.encode("utf-8", "surrogatepass"), "sha256")
 
     def add(self, account: Active, digest: bytes, now: float) -> None:
-        key = (account.account_id, account.auth_version, digest)
+        key = (account, digest)
         self._until[key] = now + SUCCESS_KEPT_S
         self._until.move_to_end(key)
         if len(self._until) > MAX_SUCCESSES:
@@ -40,7 +40,7 @@ class Successes:
     def covers(self, account: Active, digest: bytes, now: float) -> bool:
         # Found by hash, not compared octet by octet: nobody without the key can choose a
         # digest, so the time that this takes tells nothing.
-        key = (account.account_id, account.auth_version, digest)
+        key = (account, digest)
         until = self._until.get(key)
         if until is None:
             return False
@@ -51,10 +51,10 @@ class Successes:
 
 
 class Addresses:
-    """The addresses of accounts, until any address changes. Read in every thread."""
+    """The addresses of users by name, until any address changes. Read in every thread."""
 
     def __init__(self, changes: Any) -> None:
-        self._known: dict[int, frozenset[str]] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self.generation = 0
         for kind in ("address", "account", "domain"):
             changes.watch(kind, self.clear)
@@ -63,16 +63,16 @@ class Addresses:
         self.generation += 1
         self._known.clear()
 
-    def get(self, account_id: int) -> frozenset[str] | None:
-        return self._known.get(account_id)
+    def get(self, username: str) -> frozenset[str] | None:
+        return self._known.get(username)
 
-    def add(self, account_id: int, addresses: frozenset[str], generation: int) -> None:
+    def add(self, username: str, addresses: frozenset[str], generation: int) -> None:
         """Keep what was read while ``generation`` held; too late when it has passed."""
         if generation != self.generation:
             return
         if len(self._known) >= MAX_ADDRESSES:
             self._known.clear()
-        self._known[account_id] = addresses
+        self._known[username] = addresses
 
 
 class Check:

@@ -21,6 +21,9 @@ def server_for(url: str, given: tuple[str, ...], **options: Any) -> Server:
         url,
         protocol="imaps" if "tls" in given else "imap",
         allow_plaintext="plaintext" in given or is_open,
+        methods=("plain", "scram-sha-256", "scram-sha-256-plus")
+        if "scram" in given
+        else ("plain", "login"),
         **options,
     )
 

@@ -1,4 +1,4 @@
-"""Who the client is: STARTTLS, LOGIN, AUTHENTICATE (RFC 9051 §6.2; RFC 4959; RFC 4616).
+"""Who the client is: STARTTLS, LOGIN, AUTHENTICATE (RFC 9051 §6.2; RFC 4959).
 
 No password crosses a connection without TLS unless the configuration allows
 it, and no octet that came before the handshake counts behind it.
@@ -6,17 +6,19 @@ it, and no octet that came before the handshake counts behind it.
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from mailtwist.errors import ProtocolViolation, Refusal
 from mailtwist.imap.capabilities import announced
 from mailtwist.imap.grammar import Parser, decode_base64, no_arguments
 from mailtwist.imap.session import Session
 from mailtwist.imap.table import NOT_AUTHENTICATED, Command, Completion
+from mailtwist.policy.sasl import MECHANISMS, Challenge, Channel, Exchange
 
-_USERNAME = b"VXNlcm5hbWU6"  # Username:
-_PASSWORD = b"UGFzc3dvcmQ6"  # Password:
+if TYPE_CHECKING:
+    from mailtwist.policy.auth import Login
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,11 @@ def _require_privacy(session: Session) -> None:
         raise Refusal("Use STARTTLS first", imap_code="PRIVACYREQUIRED")
 
 
-async def _enter(session: Session, credentials: Credentials, name: str) -> Completion:
-    session.enter(await session.wire.login(credentials.username, credentials.password))
+def _enter(session: Session, login: Login, name: str) -> Completion:
+    if not login.account_id:
+        # A user of another back-end, who may send mail and has no mailbox.
+        raise Refusal("No mailbox belongs to this user", imap_code="AUTHORIZATIONFAILED")
+    session.enter(login)
     # RFC 9051 §6.2.3: spares the client a CAPABILITY.
     return Completion(f"{name} completed", code=announced(session))
 
@@ -58,7 +63,10 @@ def parse_login(parser: Parser) -> Credentials:
 
 async def login(session: Session, arguments: Credentials) -> Completion:
     _require_privacy(session)
-    return await _enter(session, arguments, "LOGIN")
+    if not session.services.takes_passwords:
+        raise Refusal("Use AUTHENTICATE", imap_code="CANNOT")
+    login = await session.wire.login(arguments.username, arguments.password)
+    return _enter(session, login, "LOGIN")
 
 
 # -- AUTHENTICATE ---------------------------------------------------------------------------
@@ -79,49 +87,6 @@ def parse_authenticate(parser: Parser) -> Attempt:
     return Attempt(mechanism, initial)
 
 
-class Exchange(Protocol):
-    """One run of a mechanism."""
-
-    prompt: bytes
-
-    def answer(self, response: bytes) -> Credentials | None:
-        """Take a response; None when `prompt` asks for another."""
-
-
-class Plain:
-    """RFC 4616: authzid NUL authcid NUL password."""
-
-    prompt = b""
-
-    def answer(self, response: bytes) -> Credentials | None:
-        parts = response.split(b"\0")
-        if len(parts) != 3:
-            raise ProtocolViolation("Invalid PLAIN response")
-        acting_as, username, password = map(_text, parts)
-        # Nobody acts for another here; to ignore the wish would act as the wrong one.
-        if acting_as and acting_as.casefold() != username.casefold():
-            raise Refusal("May not act as another user", imap_code="AUTHORIZATIONFAILED")
-        return Credentials(username, password)
-
-
-class Login:
-    """The old two questions."""
-
-    def __init__(self) -> None:
-        self.prompt = _USERNAME
-        self._username: str | None = None
-
-    def answer(self, response: bytes) -> Credentials | None:
-        if self._username is None:
-            self._username = _text(response)
-            self.prompt = _PASSWORD
-            return None
-        return Credentials(self._username, _text(response))
-
-
-MECHANISMS: dict[str, type[Plain] | type[Login]] = {"PLAIN": Plain, "LOGIN": Login}
-
-
 class Dialogue:
     """The lines of one AUTHENTICATE."""
 
@@ -133,37 +98,28 @@ class Dialogue:
             raise ProtocolViolation("AUTHENTICATE cancelled")
         return await self.take(session, decode_base64(data))
 
-    async def take(self, session: Session, response: bytes) -> Completion | None:
-        credentials = self._exchange.answer(response)
-        if credentials is None:
-            session.ask(self, self._exchange.prompt)
+    async def take(self, session: Session, response: bytes | None) -> Completion | None:
+        outcome = await self._exchange.take(response)
+        if isinstance(outcome, Challenge):
+            session.ask(self, b2a_base64(outcome.octets, newline=False))
             return None
-        return await _enter(session, credentials, "AUTHENTICATE")
+        return _enter(session, outcome, "AUTHENTICATE")
 
     async def woken(self, session: Session) -> None:
         """Nothing is selected yet."""
 
 
 async def authenticate(session: Session, arguments: Attempt) -> Completion | None:
-    mechanism = MECHANISMS.get(arguments.mechanism)
-    if mechanism is None:
+    offered = session.mechanisms
+    if arguments.mechanism not in offered:
         raise Refusal("Unsupported authentication mechanism", imap_code="CANNOT")
     _require_privacy(session)
-    exchange = mechanism()
-    dialogue = Dialogue(exchange)
-    if arguments.initial is not None:
-        return await dialogue.take(session, arguments.initial)
-    session.ask(dialogue, exchange.prompt)
-    return None
-
-
-def _text(octets: bytes) -> str:
-    if b"\0" in octets:  # in no user name (RFC 4616 §2), and in no text of a database
-        raise ProtocolViolation("NUL in credentials")
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ProtocolViolation("Credentials are not valid UTF-8") from None
+    mechanism = MECHANISMS[arguments.mechanism]
+    # Octets are exported from TLS for nobody who does not ask.
+    bindings = session.wire.channel_bindings() if mechanism.needs_channel else {}
+    has_plus = any(MECHANISMS[name].needs_channel for name in offered)
+    exchange = mechanism.make(session.wire, Channel(bindings, offers_plus=has_plus))
+    return await Dialogue(exchange).take(session, arguments.initial)
 
 
 ROWS = (
