@@ -27,7 +27,7 @@ from mailtwist.errors import MailError
 from mailtwist.mail.address import Address, parse_path
 from mailtwist.queue.envelope import Envelope, Mail, Origin, Recipient
 from mailtwist.queue.intake import Intake
-from mailtwist.smtp.session import Identity
+from mailtwist.smtp.ports import Identity
 
 
 @implementer(IMessageDelivery)

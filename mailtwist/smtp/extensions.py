@@ -6,16 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mailtwist.policy.sasl import usable
+from mailtwist.smtp.grammar import XCLIENT_ATTRIBUTES
+
 if TYPE_CHECKING:
     from mailtwist.smtp.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """keyword as announced; parameters of the line, or None: not announced now."""
+    """keyword as announced; parameters of the line, or None: not announced now.
+
+    ``standard`` and ``when``: for the documentation; an extension without ``when`` is always there.
+    """
 
     keyword: str
     parameters: Callable[[Session], str | None]
+    standard: str = ""
+    when: str = ""
 
 
 def always(session: Session) -> str | None:
@@ -28,7 +36,12 @@ def _starttls(session: Session) -> str | None:
 
 
 def _auth(session: Session) -> str | None:
-    return " ".join(session.terms.mechanisms) if may_log_in(session) else None
+    return " ".join(mechanisms_of(session)) if may_log_in(session) else None
+
+
+def mechanisms_of(session: Session) -> tuple[str, ...]:
+    """The SASL mechanisms that work on this connection."""
+    return usable(session.terms.mechanisms, can_bind=session.wire.can_bind)
 
 
 def may_log_in(session: Session) -> bool:
@@ -44,21 +57,47 @@ def _requiretls(session: Session) -> str | None:
     return "" if session.tls else None
 
 
+def _limits(session: Session) -> str:
+    # RFC 9422 §4.2
+    return f"RCPTMAX={session.terms.max_recipients}"
+
+
+def _xclient(session: Session) -> str | None:
+    if not (session.terms.xclient_on and session.is_from_loopback):
+        return None
+    return " ".join(XCLIENT_ATTRIBUTES)
+
+
+def _xdebug(session: Session) -> str | None:
+    return "" if session.terms.dev_mode else None
+
+
 def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 EXTENSIONS: tuple[Extension, ...] = (
-    Extension("PIPELINING", always),  # RFC 2920
-    Extension("SIZE", lambda session: str(session.terms.max_size)),  # RFC 1870
-    Extension("8BITMIME", always),  # RFC 6152
-    Extension("SMTPUTF8", always),  # RFC 6531
-    Extension("ENHANCEDSTATUSCODES", always),  # RFC 2034
-    Extension("DSN", always),  # RFC 3461
-    Extension("STARTTLS", _starttls),  # RFC 3207
-    Extension("REQUIRETLS", _requiretls),  # RFC 8689
-    Extension("AUTH", _auth),  # RFC 4954
-    Extension("HELP", always),  # RFC 5321 §4.1.1.8
+    Extension("PIPELINING", always, "RFC 2920"),
+    Extension("SIZE", lambda session: str(session.terms.max_size), "RFC 1870"),
+    Extension("8BITMIME", always, "RFC 6152"),
+    Extension("SMTPUTF8", always, "RFC 6531"),
+    Extension("ENHANCEDSTATUSCODES", always, "RFC 2034"),
+    Extension("CHUNKING", always, "RFC 3030"),
+    Extension("BINARYMIME", always, "RFC 3030"),
+    Extension("DSN", always, "RFC 3461"),
+    Extension("STARTTLS", _starttls, "RFC 3207", "before TLS, where `tls.enabled`"),
+    Extension("REQUIRETLS", _requiretls, "RFC 8689", "inside TLS"),
+    Extension(
+        "AUTH",
+        _auth,
+        "RFC 4954",
+        "where `auth.enabled`, inside TLS; before it on loopback with `auth.allow_plaintext`; "
+        "not on `lmtp` listeners",
+    ),
+    Extension("LIMITS", _limits, "RFC 9422"),
+    Extension("XCLIENT", _xclient, "", "on listeners with `xclient_on`, to 127.0.0.1 and ::1"),
+    Extension("XDEBUG", _xdebug, "", "in `dev_mode`"),
+    Extension("HELP", always, "RFC 5321"),
 )
 
 

@@ -1,6 +1,7 @@
 """SMTP arguments: octets to values. Every function raises ProtocolViolation, none is slow.
 
-RFC 5321 §4.1; RFC 1870; RFC 6152; RFC 4954 §5; RFC 3461 §4; RFC 6531 §3.4; RFC 8689 §3.
+RFC 5321 §4.1; RFC 1870; RFC 6152; RFC 4954 §5; RFC 3030; RFC 3461 §4; RFC 6531 §3.4;
+RFC 8689 §3; XCLIENT as Postfix has it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import Address, parse_path
 from mailtwist.queue.envelope import Mail
-from mailtwist.store.queue.values import Notify
+from mailtwist.store.queue.values import BINARYMIME, Notify
 
 # What clients that said HELO declare all the same, and no harm in it.
 FORGIVEN = frozenset({"size", "body"})
+CHUNK_SYNTAX = "Syntax: BDAT <chunk-size> [LAST]"
+MAX_SIZE_DIGITS = 19
+XCLIENT_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO")
+UNAVAILABLE = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
 # More parameters than any extension set has.
 MAX_PARAMETERS = 20
 MAX_DOMAIN = 255
@@ -63,6 +68,15 @@ class Auth:
 
     mechanism: str
     initial: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """BDAT. ``problem``: what is wrong behind the size, whose octets come all the same."""
+
+    size: int
+    is_last: bool = False
+    problem: str = ""
 
 
 # -- EHLO, HELO -----------------------------------------------------------------------------
@@ -167,8 +181,8 @@ def _size(value: str) -> int:
 
 def _body(value: str) -> str:
     body = value.upper()
-    if body not in {"7BIT", "8BITMIME"}:
-        raise ProtocolViolation("Invalid BODY parameter: must be 7BIT or 8BITMIME")
+    if body not in {"7BIT", "8BITMIME", BINARYMIME}:
+        raise ProtocolViolation("Invalid BODY parameter: must be 7BIT, 8BITMIME or BINARYMIME")
     return body
 
 
@@ -260,6 +274,33 @@ def parse_xtext(value: bytes) -> str:
 
 
 # -- the rest -------------------------------------------------------------------------------
+
+
+def parse_chunk(argument: bytes) -> Chunk:
+    """``SIZE [LAST]`` of BDAT (RFC 3030 §2)."""
+    words = argument.split()
+    if not words or not words[0].isdigit() or len(words[0]) > MAX_SIZE_DIGITS:
+        raise ProtocolViolation(CHUNK_SYNTAX)
+    size = int(words[0])
+    if len(words) == 1:
+        return Chunk(size)
+    is_last = len(words) == 2 and words[1].upper() == b"LAST"
+    return Chunk(size, is_last, "" if is_last else CHUNK_SYNTAX)
+
+
+def parse_xclient(argument: bytes) -> dict[str, str]:
+    """``NAME=VALUE ...``: names in capitals, values decoded; "" where the client knows none."""
+    found: dict[str, str] = {}
+    for n, word in enumerate(argument.split()):
+        name, equals, value = word.partition(b"=")
+        key = name.upper().decode("ascii", "replace")
+        if not equals or n >= MAX_PARAMETERS or key not in XCLIENT_ATTRIBUTES or key in found:
+            raise ProtocolViolation("Bad XCLIENT attribute")
+        text = parse_xtext(value)
+        found[key] = "" if text.upper() in UNAVAILABLE else text
+    if not found:
+        raise ProtocolViolation("Syntax: XCLIENT attribute=value...")
+    return found
 
 
 def parse_auth(argument: bytes) -> Auth:

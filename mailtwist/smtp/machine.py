@@ -6,6 +6,8 @@ person at a raw socket is not left waiting, but such a line is never run.
 A message ends with CRLF "." CRLF alone: no variant with a bare CR or LF
 counts, and one anywhere makes the whole message `bare` (RFC 5321 §4.1.1.4).
 Its octets are never split into lines: three searches over each block do.
+
+A chunk of BDAT is so many octets, whatever they are (RFC 3030 §2).
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ class Violation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Octets of a message, dots unstuffed.
+    """Octets of a message, dots unstuffed; or of a chunk, as they came.
 
-    bare: a CR or LF stands alone in it. last: the message ends with it.
+    bare: a CR or LF of the message stands alone in it (of a chunk :class:`LineEnds` tells).
+    last: the message, or the chunk, ends with it.
     """
 
     data: bytes
@@ -43,14 +46,53 @@ class Block:
     last: bool
 
 
+class LineEnds:
+    """Whether each CR and LF of a message is half of a pair, however the message is cut."""
+
+    __slots__ = ("_ends_in_cr", "_is_bare")
+
+    def __init__(self) -> None:
+        self._ends_in_cr = False
+        self._is_bare = False
+
+    def feed(self, data: bytes) -> bool:
+        """Look at the next octets; whether one stands alone so far."""
+        if not data:
+            return self._is_bare
+        pairs, feeds, returns = data.count(b"\r\n"), data.count(b"\n"), data.count(b"\r")
+        if self._ends_in_cr:
+            if data[0] == 10:
+                feeds -= 1
+            else:
+                self._is_bare = True
+        self._ends_in_cr = data[-1] == 13
+        if self._ends_in_cr:
+            returns -= 1
+        self._is_bare = self._is_bare or feeds != pairs or returns != pairs
+        return self._is_bare
+
+    def end(self) -> bool:
+        """The message is over: whether one stood alone."""
+        return self._is_bare or self._ends_in_cr
+
+
 class Input:
     """The machine of one session: `next` gives lines, violations and blocks.
 
-    A line comes without its CRLF. After DATA was answered with 354 the session
-    calls `start_message`; after the last block lines follow again.
+    A line comes without its CRLF. After DATA was answered with 354 the session calls
+    `start_message`, for BDAT `start_chunk`; after the last block lines follow again.
     """
 
-    __slots__ = ("_buffer", "_eating", "_exchange", "_in_message", "_position", "_scanned", "_skip")
+    __slots__ = (
+        "_buffer",
+        "_chunk",
+        "_eating",
+        "_exchange",
+        "_in_message",
+        "_position",
+        "_scanned",
+        "_skip",
+    )
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -60,6 +102,7 @@ class Input:
         self._exchange = False  # the line belongs to an AUTH exchange
         self._in_message = False
         self._skip = 0  # octets of the message that were never sent
+        self._chunk: int | None = None  # octets of the chunk that are still to come
 
     @property
     def buffered(self) -> int:
@@ -78,6 +121,7 @@ class Input:
         self._buffer = b""
         self._position = self._scanned = self._skip = 0
         self._eating = self._exchange = self._in_message = False
+        self._chunk = None
 
     def start_exchange(self) -> None:
         """The next line answers a challenge of AUTH and may be long."""
@@ -92,7 +136,13 @@ class Input:
         self._scanned = 0
         self._skip = 2
 
+    def start_chunk(self, size: int) -> None:
+        """What follows are so many octets."""
+        self._chunk = size
+
     def next(self) -> bytes | Violation | Block | None:
+        if self._chunk is not None:
+            return self._chunk_block(self._chunk)
         return self._block() if self._in_message else self._line()
 
     # -- lines ------------------------------------------------------------------------------
@@ -149,6 +199,17 @@ class Input:
             data = data[self._skip :]
             self._skip = 0
         return Block(data, bare, end >= 0)
+
+    # -- chunks -----------------------------------------------------------------------------
+
+    def _chunk_block(self, rest: int) -> Block | None:
+        data = self._buffer[self._position : self._position + rest]
+        if rest and not data:
+            return None
+        self._position = self._scanned = self._position + len(data)
+        rest -= len(data)
+        self._chunk = rest or None
+        return Block(data, False, not rest)
 
 
 def _safe_cut(buffer: bytes, start: int) -> int:

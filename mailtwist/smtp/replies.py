@@ -17,15 +17,12 @@ RESET_OK = Reply(250, "2.0.0", "Reset OK")
 BYE = Reply(221, "2.0.0", "Bye")
 START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
 AUTHENTICATED = Reply(235, "2.7.0", "Authentication successful")
-# RFC 4954 §4 wants the blank behind 334 also where no text follows.
-CHALLENGE_NOTHING = Reply(334, "", "")
-CHALLENGE_USERNAME = Reply(334, "", "VXNlcm5hbWU6")  # Username:
-CHALLENGE_PASSWORD = Reply(334, "", "UGFzc3dvcmQ6")  # Password:
 CANNOT_VRFY = Reply(252, "2.5.2", "Cannot VRFY user, but will accept message")
 
 # -- the session ends -----------------------------------------------------------------------
 SHUTTING_DOWN = Reply(421, "4.3.2", "Server is shutting down, try again later")
 TIMEOUT = Reply(421, "4.4.2", "Timeout, closing connection")
+LOGIN_GONE = Reply(421, "4.7.0", "The login is no longer valid")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 TOO_MANY_UNKNOWN = Reply(554, "5.5.1", "Too many unrecognized commands")
@@ -36,8 +33,11 @@ UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "Syntax error")
 LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long")
 BARE_LINE_END = Reply(500, "5.5.2", "Lines end with CRLF")
+NOT_HERE = Reply(502, "5.5.1", "Command not recognized")
 NO_EXPN = Reply(502, "5.5.1", "EXPN not supported")
 GREET_FIRST = Reply(503, "5.5.1", "EHLO or HELO first")
+OUT_OF_ORDER = Reply(503, "5.5.1", "Bad sequence of commands")
+IN_CHUNKS_ALONE = Reply(503, "5.5.1", "BODY=BINARYMIME needs BDAT")
 NESTED_MAIL = Reply(503, "5.5.1", "Error: nested MAIL command")
 MAIL_FIRST = Reply(503, "5.5.1", "MAIL first")
 RCPT_FIRST = Reply(503, "5.5.1", "RCPT first")
@@ -57,9 +57,11 @@ AUTH_BAD_RESPONSE = Reply(501, "5.5.2", "Invalid authentication response")
 AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 BAD_CREDENTIALS = Reply(535, "5.7.8", "Authentication credentials invalid")
 REQUIRETLS_NEEDS_TLS = Reply(530, "5.7.4", "REQUIRETLS requires an active TLS connection")
+NOT_TRUSTED = Reply(550, "5.7.0", "Insufficient authorization")
 NOT_YOUR_ADDRESS = Reply(553, "5.7.1", "Sender address rejected: not owned by the login")
 
 # -- a message ------------------------------------------------------------------------------
+RATE_EXCEEDED = Reply(450, "4.7.1", "rate limit exceeded")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 TOO_MANY_REFUSED = Reply(421, "4.7.0", "Too many refused recipients")
 ESMTP_ONLY = Reply(555, "5.5.4", "Parameters need EHLO")
@@ -84,6 +86,10 @@ def ready(hostname: str) -> Reply:
 
 def queued(queue_id: str) -> Reply:
     return Reply(250, "2.0.0", f"Message accepted for delivery: OK: queued as {queue_id}")
+
+
+def chunk_taken(octets: int) -> Reply:
+    return Reply(250, "2.0.0", f"{octets} bytes received")
 
 
 def too_large(maximum: int, declared: int | None = None) -> Reply:

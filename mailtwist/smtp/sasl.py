@@ -1,78 +1,78 @@
-"""The server's side of AUTH exchanges: challenges out, credentials in (RFC 4954; RFC 4616).
+"""AUTH over SMTP: challenges and responses in base64 (RFC 4954 §4).
 
-An exchange never looks at a password: it hands on what the client said.
+What the mechanisms say is :mod:`mailtwist.policy.sasl`'s matter.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+from mailtwist.errors import MailError, ProtocolViolation
 from mailtwist.mail.reply import Reply
+from mailtwist.policy.passwords import Scram
+from mailtwist.policy.sasl import MECHANISMS, Challenge, Channel, Exchange
+from mailtwist.policy.scram import Proof
 from mailtwist.smtp import replies
+from mailtwist.smtp.extensions import mechanisms_of
+
+if TYPE_CHECKING:
+    from mailtwist.smtp.ports import Identity
+    from mailtwist.smtp.session import Session
 
 # Octets of one response in base64; tokens of known mechanisms are shorter.
 MAX_RESPONSE = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    username: str
-    password: str
+class _Door:
+    """The logins, for the client of one session."""
 
-    def __repr__(self) -> str:
-        return f"Credentials({self.username!r}, ...)"
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
+    async def login(self, username: str, password: str) -> Identity:
+        session = self._session
+        return await session.logins.login(
+            username, password, peer=session.client_address, service=session.terms.service
+        )
 
-class Exchange(Protocol):
-    def start(self) -> Reply:
-        """The first challenge, for a client that sent no initial response."""
+    async def scram_keys(self, username: str) -> Scram:
+        return await self._session.logins.scram_keys(username, peer=self._session.client_address)
 
-    def take(self, response: bytes) -> Reply | Credentials:
-        """A decoded response; a reply of code 334 goes on, any other ends the exchange."""
-
-
-class Plain:
-    """RFC 4616: authorization identity, username, password, parted by NUL."""
-
-    def start(self) -> Reply:
-        return replies.CHALLENGE_NOTHING
-
-    def take(self, response: bytes) -> Reply | Credentials:
-        fields = response.split(b"\0")
-        if len(fields) != 3:
-            return replies.AUTH_BAD_RESPONSE
-        authorization, username, password = map(_text, fields)
-        if authorization is None or username is None or password is None:
-            return replies.AUTH_BAD_RESPONSE
-        # Nobody acts for somebody else here; silence about it would be a lie.
-        if authorization not in {"", username}:
-            return replies.BAD_CREDENTIALS
-        return Credentials(username, password)
+    async def prove(self, username: str, proof: Proof) -> Identity:
+        session = self._session
+        return await session.logins.prove(
+            username, proof, peer=session.client_address, service=session.terms.service
+        )
 
 
-class Login:
-    """The old two-step mechanism: username, then password."""
-
-    def __init__(self) -> None:
-        self._username: str | None = None
-
-    def start(self) -> Reply:
-        return replies.CHALLENGE_USERNAME
-
-    def take(self, response: bytes) -> Reply | Credentials:
-        text = _text(response)
-        if text is None or "\0" in text:
-            return replies.AUTH_BAD_RESPONSE
-        if self._username is None:
-            self._username = text
-            return replies.CHALLENGE_PASSWORD
-        return Credentials(self._username, text)
+def begin(session: Session, mechanism: str) -> Exchange:
+    """Begin an exchange of a mechanism that is offered."""
+    has_plus = any(MECHANISMS[name].needs_channel for name in mechanisms_of(session))
+    # Octets are exported from TLS for nobody who does not ask.
+    bindings = session.wire.channel_bindings() if MECHANISMS[mechanism].needs_channel else {}
+    return MECHANISMS[mechanism].make(_Door(session), Channel(bindings, offers_plus=has_plus))
 
 
-MECHANISMS: Mapping[str, type[Plain] | type[Login]] = {"PLAIN": Plain, "LOGIN": Login}
+async def respond(session: Session, response: bytes | None) -> Reply:
+    """Give the exchange a response. Raises: MailError for a refused login."""
+    assert session.exchange is not None
+    exchange, session.exchange = session.exchange, None
+    try:
+        outcome = await exchange.take(response)
+    except ProtocolViolation:
+        return replies.AUTH_BAD_RESPONSE
+    except MailError:
+        session.failed_logins += 1
+        raise
+    if isinstance(outcome, Challenge):
+        session.exchange = exchange
+        session.wire.start_exchange()
+        # The blank behind 334 stays where no text follows (RFC 4954 §4).
+        return Reply(334, "", binascii.b2a_base64(outcome.octets, newline=False).decode("ascii"))
+    session.login = outcome
+    session.failed_logins = 0
+    return replies.AUTHENTICATED
 
 
 def decoded(response: bytes) -> bytes | None:
@@ -80,11 +80,4 @@ def decoded(response: bytes) -> bytes | None:
     try:
         return binascii.a2b_base64(response, strict_mode=True)
     except ValueError:
-        return None
-
-
-def _text(field: bytes) -> str | None:
-    try:
-        return field.decode("utf-8")
-    except UnicodeDecodeError:
         return None

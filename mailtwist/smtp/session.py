@@ -2,26 +2,33 @@
 
 The loop alone writes replies, counts errors, turns the error tree into
 replies and ends the session. A message goes: MAIL and RCPT fill the envelope,
-DATA opens an `Incoming`, blocks go into it as they come, its last one commits
-it. Whatever is wrong with a message is remembered and answered after its end
-(RFC 5321 §4.2.5: there is one reply to it), so that its octets never run as
-commands.
+DATA or the first BDAT opens an `Incoming`, blocks go into it as they come, the
+last one commits it. Whatever is wrong with a message or a chunk is remembered
+and answered after its end (RFC 5321 §4.2.5: there is one reply to it), so that
+its octets never run as commands.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mailtwist.errors import MailError
 from mailtwist.mail.address import Address
 from mailtwist.mail.reply import Reply
 from mailtwist.mail.trace import protocol_name
-from mailtwist.queue.envelope import Envelope, Origin, Recipient
+from mailtwist.policy.checks import NO_CHECKS, Checks, Facts, Stage
+from mailtwist.policy.rates import NO_RATES, Client, Event, Rates
+from mailtwist.policy.sasl import Exchange
+from mailtwist.queue.envelope import Envelope, Origin
 from mailtwist.queue.refusals import RELAY_DENIED, USER_UNKNOWN
-from mailtwist.smtp import commands, replies
-from mailtwist.smtp.machine import Block, Violation
-from mailtwist.smtp.sasl import Exchange
+from mailtwist.smtp import commands, grammar, replies
+from mailtwist.smtp.chaos import Mishap
+from mailtwist.smtp.examination import Examination
+from mailtwist.smtp.extensions import is_loopback
+from mailtwist.smtp.machine import Block, LineEnds, Violation
+from mailtwist.smtp.ports import Identity, Incoming, Logins, Mailboxes, Terms, Wire
+from mailtwist.store.queue.values import BINARYMIME
 
 # Refusals that a client may earn until a message of it is accepted; recipients not counted.
 MAX_ERRORS = 20
@@ -30,87 +37,23 @@ MAX_UNKNOWN = 5
 MAX_REFUSED = 100
 
 
-class Networks(Protocol):
-    def __contains__(self, address: str, /) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a listener grants; one value for all its sessions, replaced when settings change."""
-
-    hostname: str
-    service: str = "smtp"  # smtp | submission | submissions
-    max_size: int = 26_214_400
-    max_recipients: int = 100
-    idle_timeout_s: float = 300.0
-    implicit_tls: bool = False
-    offers_tls: bool = False
-    tls_required: bool = False
-    login_required: bool = False
-    mechanisms: tuple[str, ...] = ()  # of AUTH; empty: no AUTH
-    plaintext_logins: bool = False  # from loopback, without TLS
-    relays: Networks = ()  # clients that may relay without a login
-    dev_mode: bool = False
-
-
-class Identity(Protocol):
-    """Who logged in."""
-
-    @property
-    def account_id(self) -> int: ...
-    @property
-    def username(self) -> str: ...
-    @property
-    def addresses(self) -> frozenset[str]: ...
-
-
-class Incoming(Protocol):
-    """One message on its way in."""
-
-    async def write(self, block: bytes) -> None:
-        """Take a block. Raises: MailError; nothing is written after that."""
-
-    async def accept(self) -> str:
-        """Commit the message to all its recipients; its queue id.
-
-        Raises: MailError, and has then forgotten the message.
-        """
-
-    async def discard(self) -> None:
-        """Forget it. Never raises."""
-
-
-class Mailboxes(Protocol):
-    """Where mail goes: recipients are admitted, messages received."""
-
-    async def admit(
-        self, address: Address, *, size: int, may_relay: bool, is_sandbox: bool, is_bounce: bool
-    ) -> Recipient:
-        """The recipient that an address names. Raises: MailError."""
-
-    def receive(self, envelope: Envelope, origin: Origin, *, limit: int) -> Incoming: ...
-
-
-class Logins(Protocol):
-    async def login(self, username: str, password: str, *, peer: str, service: str) -> Identity: ...
-
-
-class Wire(Protocol):
-    """The connection, as far as commands touch it."""
-
-    def write(self, data: bytes) -> None: ...
-    def start_exchange(self) -> None: ...
-    def start_message(self) -> None: ...
-    def start_tls(self) -> None: ...
-    def close(self) -> None: ...
-
-
 @dataclass(slots=True)
 class Message:
-    """The message that is arriving."""
+    """The message that is arriving. ``line_ends``: of one in chunks that are to be text."""
 
     incoming: Incoming
     refusal: Reply | None = None  # the answer that it already has coming
+    line_ends: LineEnds | None = None
+    mishap: Mishap | None = None
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The chunk whose octets are arriving; one that is refused has no message."""
+
+    size: int
+    is_last: bool
+    refusal: Reply | None
 
 
 class Session:
@@ -125,19 +68,27 @@ class Session:
         terms: Terms,
         mailboxes: Mailboxes,
         logins: Logins,
+        checks: Checks = NO_CHECKS,
+        rates: Rates = NO_RATES,
         journal: Any,  # a twisted.logger.Logger
         session_id: str = "",
         client_address: str = "",
+        client_port: int = 0,
     ) -> None:
         self.wire = wire
         self.terms = terms
         self.mailboxes = mailboxes
         self.logins = logins
+        self.examination = Examination(checks)
+        self.rates = rates
         self.journal = journal
         self.session_id = session_id
         self.client_address = client_address
+        self.client_port = client_port
+        self.is_from_loopback = is_loopback(client_address)  # whatever XCLIENT says later
         self.tls = terms.implicit_tls
         self.stopping = False  # after the unit or message at work comes 421
+        self.farewell = replies.SHUTTING_DOWN  # what is said then
         self.over = False  # the last reply was written
         self.lost = False  # the connection is gone
         self.errors = 0
@@ -145,6 +96,7 @@ class Session:
         self.refused = 0
         self.failed_logins = 0
         self.message: Message | None = None
+        self.chunk: Chunk | None = None
         self.helo = ""  # the argument of EHLO or HELO
         self.esmtp = False
         self.login: Identity | None = None
@@ -168,10 +120,15 @@ class Session:
             self._is_relay = self.client_address in self.terms.relays
         return self._is_relay
 
+    def seem(self, client_address: str, client_port: int) -> None:
+        """The client is somebody else's, who says for whom he speaks."""
+        self.client_address, self.client_port = client_address, client_port
+        self._is_relay = None
+
     @property
     def receiving(self) -> bool:
         """Whether a message is on its way in."""
-        return self.message is not None
+        return self.message is not None or self.chunk is not None
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -183,18 +140,52 @@ class Session:
         if type(unit) is bytes:
             self.answer(await self._line(unit))
         elif type(unit) is Block:
-            await self._block(unit)
+            await (self._block(unit) if self.chunk is None else self._chunk_block(unit))
         else:
             assert type(unit) is Violation
             self.answer(self._violated(unit))
-        if self.stopping and self.message is None:
-            self.say_goodbye(replies.SHUTTING_DOWN)
+        if self.stopping and not self.receiving:
+            self.say_goodbye(self.farewell)
 
-    def stop(self, *, busy: bool) -> None:
+    def stop(self, farewell: Reply = replies.SHUTTING_DOWN, *, busy: bool) -> None:
         """End the session: now, or after the unit or message that is at work."""
         self.stopping = True
-        if not busy and self.message is None:
-            self.say_goodbye(replies.SHUTTING_DOWN)
+        self.farewell = farewell
+        if not busy and not self.receiving:
+            self.say_goodbye(farewell)
+
+    async def examine(self, stage: Stage, argument: Any) -> Reply | None:
+        """Ask the checks of a stage; the reply of one that refuses or defers.
+
+        ``argument``: what the command at hand was parsed to.
+        """
+        if self.login is not None:
+            return None
+        refusal = await self.examination.ask(stage, self._facts(stage, argument))
+        return None if refusal is None else Reply.of(refusal)
+
+    async def may(self, event: Event, reverse_path: Address | None) -> bool:
+        """Count what the client does; False: it did enough of it for now."""
+        if not self.rates.counts(event) or self.terms.is_lmtp:
+            return True
+        username = "" if self.login is None else self.login.username
+        return await self.rates.take(event, Client(self.client_address, username, reverse_path))
+
+    def _facts(self, stage: Stage, argument: Any) -> Facts:
+        envelope = self.envelope
+        facts = Facts(
+            self.client_address,
+            self.helo,
+            self.terms.hostname,
+            self.tls,
+            None if envelope is None else envelope.reverse_path,
+            is_relay=self.may_relay,
+        )
+        if stage is Stage.HELO:
+            return replace(facts, helo=argument)
+        if stage is Stage.MAIL:
+            return replace(facts, reverse_path=argument.reverse_path)
+        return replace(facts, forward_path=argument.forward_path)
 
     async def _line(self, line: bytes) -> Reply | None:
         try:
@@ -262,10 +253,33 @@ class Session:
 
     def start_message(self, envelope: Envelope) -> None:
         """What follows is the message of this envelope."""
-        limit = self.terms.max_size
-        origin = self._origin(envelope)
-        self.message = Message(self.mailboxes.receive(envelope, origin, limit=limit))
+        self.message = Message(self._received(envelope), mishap=self._mishap_of(envelope))
         self.wire.start_message()
+
+    def start_chunk(self, chunk: grammar.Chunk, refusal: Reply | None) -> None:
+        """What follows is a chunk of this envelope's message, or one that is refused already."""
+        is_first = self.message is None
+        if refusal is None and is_first:
+            assert self.envelope is not None
+            is_text = self.envelope.mail.body != BINARYMIME
+            self.message = Message(
+                self._received(self.envelope),
+                line_ends=LineEnds() if is_text else None,
+                mishap=self._mishap_of(self.envelope),
+            )
+        self.chunk = Chunk(chunk.size, chunk.is_last, refusal)
+        self.wire.start_chunk(chunk.size, is_first=is_first)
+
+    def _mishap_of(self, envelope: Envelope) -> Mishap | None:
+        chaos = self.terms.chaos
+        if chaos is None:
+            return None
+        each = (chaos.at("data", str(recipient.address)) for recipient in envelope.recipients)
+        return next(filter(None, each), None)
+
+    def _received(self, envelope: Envelope) -> Incoming:
+        origin = self._origin(envelope)
+        return self.mailboxes.receive(envelope, origin, limit=self.terms.max_size)
 
     def _origin(self, envelope: Envelope) -> Origin:
         return Origin(
@@ -278,29 +292,100 @@ class Session:
                 is_tls=self.tls,
                 is_authenticated=self.login is not None,
                 is_utf8=envelope.mail.smtputf8,
+                is_lmtp=self.terms.is_lmtp,
             ),
             is_tls=self.tls,
             is_sandbox=self.terms.dev_mode,
             account_id=self.login.account_id if self.login is not None else 0,
             is_authenticated=self.login is not None,
             may_relay=self.may_relay,
+            verdict=self.examination.verdict,
         )
 
     async def _block(self, block: Block) -> None:
         message = self.message
         assert message is not None
         if message.refusal is None:
+            self._meet(message)
             message.refusal = await self._take(message.incoming, block)
             if message.refusal is not None:
                 await message.incoming.discard()
         if block.last:
-            envelope, self.envelope = self.envelope, None
+            await self._end_message(message)
+
+    async def _chunk_block(self, block: Block) -> None:
+        chunk = self.chunk
+        assert chunk is not None
+        if chunk.refusal is None and block.data:
+            await self._take_of_chunk(chunk, block)
+        if not block.last:
+            return
+        self.chunk = None
+        if chunk.refusal is not None:
+            await self._end_refused(chunk.refusal)
+        elif chunk.is_last:
+            assert self.message is not None
+            await self._end_message(self.message)
+        else:
+            self.answer(replies.chunk_taken(chunk.size))
+
+    async def _take_of_chunk(self, chunk: Chunk, block: Block) -> None:
+        message = self.message
+        assert message is not None
+        self._meet(message)
+        line_ends = message.line_ends
+        is_bare = line_ends is not None and line_ends.feed(block.data)
+        chunk.refusal = await self._take(message.incoming, Block(block.data, is_bare, block.last))
+
+    async def _end_refused(self, reply: Reply) -> None:
+        """A chunk was refused, and with it all of its message (RFC 3030 §2)."""
+        message, envelope = self.message, self.envelope
+        if message is not None:
             assert envelope is not None
-            # From here on the message is the store's, whatever becomes of the connection.
-            self.message = None
-            reply = message.refusal or await self._accept(message.incoming)
+            await self.reset()
             self._log_outcome(reply, envelope)
+            self._conclude(reply, envelope)
+        else:
             self.answer(reply)
+
+    async def _end_message(self, message: Message) -> None:
+        envelope, self.envelope = self.envelope, None
+        assert envelope is not None
+        # From here on the message is the store's, whatever becomes of the connection.
+        self.message = None
+        if message.line_ends is not None and message.line_ends.end():
+            message.refusal = replies.BARE_IN_MESSAGE
+            await message.incoming.discard()
+        if message.mishap is not None and message.refusal is None:
+            await self._suffer(message, message.mishap)
+        reply = message.refusal or await self._accept(message.incoming)
+        self._log_outcome(reply, envelope)
+        self._conclude(reply, envelope)
+
+    async def _suffer(self, message: Message, mishap: Mishap) -> None:
+        await self.wire.pause(mishap.delay_s)
+        if mishap.reply is not None:
+            message.refusal = mishap.reply
+            await message.incoming.discard()
+
+    def _conclude(self, reply: Reply, envelope: Envelope) -> None:
+        """Answer a message: once, or once for each recipient."""
+        self.answer(reply)
+        if self.terms.is_lmtp:
+            # RFC 2033 §4.2: in the order of RCPT.
+            for _ in envelope.recipients[1:]:
+                if not self.over:
+                    self.wire.write(replies.wire(reply))
+
+    async def reset(self) -> None:
+        """Forget the transaction, and what of its message has come."""
+        self.envelope = None
+        await self.abandon()
+
+    def _meet(self, message: Message) -> None:
+        """Cut a message off that chaos has chosen."""
+        if message.mishap is not None and message.mishap.is_drop:
+            self.wire.cut()
 
     async def _take(self, incoming: Incoming, block: Block) -> Reply | None:
         """Hand a block on; the refusal that it earns, or None."""
@@ -368,7 +453,7 @@ class Session:
         )
 
     async def abandon(self) -> None:
-        """The client is gone: forget the message that was on its way."""
+        """Forget the message that was on its way."""
         message, self.message = self.message, None
         if message is not None and message.refusal is None:
             await message.incoming.discard()

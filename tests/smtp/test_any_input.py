@@ -15,8 +15,8 @@ from mailtwist.mail.address import Address
 from mailtwist.net.counters import Connections
 from mailtwist.net.factory import SessionFactory
 from mailtwist.queue.envelope import Envelope, Origin, Recipient
+from mailtwist.smtp.ports import Terms
 from mailtwist.smtp.protocol import MailESMTP
-from mailtwist.smtp.session import Terms
 from tests.support.smtp_server import FakeLogins
 from tests.support.transcript import Peer, Wire
 
@@ -28,6 +28,11 @@ VERBS = [
     b"RCPT TO:<c@d.example>\r\n",
     b"RCPT TO:<no@d.example>\r\n",
     b"DATA\r\n",
+    b"BDAT 5\r\n",
+    b"BDAT 0 LAST\r\n",
+    b"BDAT 3 LAST\r\n",
+    b"XCLIENT ADDR=1.2.3.4\r\n",
+    b"XDEBUG\r\n",
     b"RSET\r\n",
     b"STARTTLS\r\n",
     b"AUTH PLAIN",

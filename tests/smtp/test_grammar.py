@@ -66,7 +66,7 @@ def test_mail_is_read(argument: bytes, value: Mail) -> None:
         (b"FROM:<a@b.example> ENVID=a+7F", 501),
         (b"FROM:<a@b.example> ENVID=a+2", 501),
         (b"FROM:<a@b.example> ENVID=" + b"+41" * 34, 501),
-        (b"FROM:<a@b.example> BODY=BINARYMIME", 501),
+        (b"FROM:<a@b.example> BODY=BINARY", 501),
         (b"FROM:<a@b.example> NOTIFY=NEVER", 555),
     ],
 )

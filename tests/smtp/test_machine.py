@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailtwist.smtp.machine import LINE, LONGEST_LINE, Block, Input, Violation
+from mailtwist.smtp.machine import LINE, LONGEST_LINE, Block, Input, LineEnds, Violation
 
 pieces = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"\r\n.", b"\r\n.\r\n", b"a", b"..", b"bc"]),
@@ -127,3 +127,37 @@ def test_what_is_cleared_is_gone() -> None:
     assert machine.next() is None
     machine.feed(b"NOOP\r\n")
     assert machine.next() == b"NOOP"
+
+
+@given(data=pieces, sizes=cuts)
+def test_lone_line_ends_are_found_however_a_message_is_cut(data: bytes, sizes: list[int]) -> None:
+    line_ends = LineEnds()
+    said = [line_ends.feed(chunk) for chunk in chunks(data, sizes)]
+    assert line_ends.end() == (re.search(rb"\r(?!\n)|(?<!\r)\n", data) is not None)
+    # What was found is never taken back.
+    assert said == sorted(said)
+
+
+@given(
+    sent=st.lists(st.binary(max_size=20), min_size=1, max_size=6),
+    sizes=cuts,
+)
+def test_chunks_are_their_octets_and_lines_go_on_behind_them(
+    sent: list[bytes], sizes: list[int]
+) -> None:
+    stream = b"".join(b"BDAT\r\n" + each for each in sent) + b"NOOP\r\n"
+    machine, lines, taken = Input(), 0, [b""]
+    for chunk in chunks(stream, sizes):
+        machine.feed(chunk)
+        while (unit := machine.next()) is not None:
+            if isinstance(unit, Block):
+                taken[-1] += unit.data
+                if unit.last:
+                    taken.append(b"")
+                continue
+            assert unit == (b"BDAT" if lines < len(sent) else b"NOOP")
+            if lines < len(sent):
+                machine.start_chunk(len(sent[lines]))
+            lines += 1
+    assert lines == len(sent) + 1
+    assert taken == [*sent, b""]
