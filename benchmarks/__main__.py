@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import actions, certificates, outgoing, rest, sync, workloads
+from benchmarks import actions, certificates, idle, outgoing, rest, sync, workloads
 from benchmarks.server import Server
 
 # These start servers of their own: they differ in their settings.
@@ -22,6 +22,7 @@ OWN_SERVERS: dict[str, Callable[[str], Iterator[workloads.Row]]] = {
     "certificates": certificates.certificates,
     "sync": sync.sync,
     "actions": actions.actions,
+    "idle-smtp": idle.smtp,
 }
 WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
     "idle": workloads.idle,

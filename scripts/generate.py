@@ -7,12 +7,14 @@ from pathlib import Path
 
 from mailtwist.config import documents
 from mailtwist.http import documents as tables
+from mailtwist.smtp import documents as extensions
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = {
     "etc/mailtwist.yaml": documents.sample,
     "docs/configuration.md": documents.page,
     "docs/tables.md": tables.page,
+    "docs/smtp.md": extensions.page,
 }
 
 

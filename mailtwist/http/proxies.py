@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from typing import Final
 
+from mailtwist.net.networks import Networks
+
 Header = Callable[[str], str]
-Network = IPv4Network | IPv6Network
 
 MAX_HOPS: Final = 20
 MAX_REQUEST_ID: Final = 64
@@ -38,14 +39,12 @@ class Client:
 
 class Proxies:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._trusted: tuple[Network, ...] = tuple(
-            ip_network(each, strict=False) for each in trusted
-        )
+        self._trusted = Networks(trusted)
 
     def client(self, peer: str, header: Header, *, is_secure: bool) -> Client:
         """Whose request this is. ``peer``: the address of the connection."""
         scheme = "https" if is_secure else "http"
-        if not self._trusted or not self._trusts(peer):
+        if peer not in self._trusted:
             return Client(peer, scheme, header("host"))
         said = header("x-forwarded-proto").strip().lower()
         request_id = header("x-request-id").strip()
@@ -63,18 +62,9 @@ class Proxies:
             if not found:
                 return address
             address = found
-            if not self._trusts(address):
+            if address not in self._trusted:
                 return address
         return address
-
-    def _trusts(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        return any(parsed in network for network in self._trusted)
 
 
 def is_host(text: str) -> bool:

@@ -7,6 +7,7 @@ import hmac
 import itertools
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -430,7 +431,8 @@ def test_what_was_taken_is_not_posted_again_while_the_store_takes_no_notes(
     _, _, admin, box = people
     server.create("webhook", HOOK, admin)
     tell(server, box)
-    web.answers[HOOK["url"]] = taking = Deferred()
+    taking: Deferred[Any] = Deferred()
+    web.answers[HOOK["url"]] = taking
     run(server, 1)
 
     async def refused(*_, **__):

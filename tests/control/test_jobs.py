@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailtwist.control.jobs import EVERY_S, LEASE, LEASE_S, PAUSE_S, Housekeeping
-from mailtwist.store import accounts, events, failures, lease
+from mailtwist.store import accounts, events, failures, lease, rates
 from tests.queue.fakes import Post, World
 from tests.support.now import now
 
@@ -43,6 +43,18 @@ def test_counts_that_mean_nothing_go_and_those_that_lock_stay(database, engine, 
     with engine.read() as connection:
         rows = connection.exec_driver_sql("SELECT subject FROM login_failure").all()
     assert [row[0] for row in rows] == ["new"]
+
+
+def test_windows_that_have_ended_go(database, engine, clock):
+    minute = 60_000_000
+    ends = {"over": microseconds(clock), "open": microseconds(clock) + minute}
+    with engine.write() as connection:
+        added = [rates.Added("messages", name, 3, ends[name], minute) for name in sorted(ends)]
+        rates.add(connection, added, now=microseconds(clock) - minute)
+    now(Housekeeping(database, clock).sweep())
+    with engine.read() as connection:
+        rows = connection.exec_driver_sql("SELECT subject FROM rate_count").all()
+    assert [row[0] for row in rows] == ["open"]
 
 
 def test_what_is_left_of_a_removed_account_goes_in_steps(database, engine, clock):

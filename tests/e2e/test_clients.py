@@ -1,14 +1,25 @@
-"""Programs that people use, unchanged: swaks, curl, mbsync."""
+"""Programs and libraries that people use, unchanged: swaks, curl, smtplib, nodemailer, msmtp,
+mbsync.
+"""
 
 from __future__ import annotations
 
+import email
+import email.policy
+import itertools
+import json
 import mailbox
+import os
+from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
+from mailtwist.store import accounts
+from mailtwist.store.engine import open_engine
 from tests.e2e import mails
-from tests.e2e.server import PASSWORD, Server, content_of, run, tool
+from tests.e2e.server import DOMAIN, PASSWORD, ROOT, Server, content_of, run, tool, trusting
 
 pytestmark = pytest.mark.real
 
@@ -93,6 +104,153 @@ def test_curl_upgrades_to_tls_on_both(server: Server, tmp_path: Path):
     imap = f"imap://127.0.0.1:{server.ports['imap']}"
     login[-1] = f"{bob}:{PASSWORD}"
     assert b"EXISTS" in run(curl, *login, imap, "-X", "EXAMINE INBOX").stdout
+
+
+# -- a login, TLS and words beyond ASCII, with each of them ---------------------------------
+
+SUBJECT = "Größe, naïve café — 漢字"
+BODY = "Grüße aus Köln\n.\n..\n漢字 🙂\n"
+
+_aliases = itertools.count(1)
+
+
+def beyond_ascii(server: Server, target: str) -> str:
+    """An alias whose name is not ASCII; imaplib cannot log in as such a user."""
+    name = f"jürgen漢{next(_aliases)}@{DOMAIN}"
+    engine = open_engine(server.url)
+    try:
+        with engine.write() as connection:
+            accounts.add_alias(connection, name, [target])
+    finally:
+        engine.dispose()
+    return name
+
+
+def written(folder: Path, sender: str, to: str) -> Path:
+    """A message in UTF-8 throughout, its header too (RFC 6532)."""
+    path = folder / "mail"
+    head = f"From: <{sender}>\r\nTo: Jürgen <{to}>\r\nSubject: {SUBJECT}\r\n"
+    mime = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    text = f"{head}{mime}Content-Transfer-Encoding: 8bit\r\n\r\n{BODY}"
+    path.write_bytes(text.replace("\r\n", "\n").replace("\n", "\r\n").encode())
+    return path
+
+
+def by_swaks(server: Server, port: str, sender: str, to: str, folder: Path) -> None:
+    data = written(folder, sender, to)
+    data.write_bytes(data.read_bytes().replace(b"\r\n", b"\n"))
+    run(
+        tool("swaks"),
+        *("--server", "127.0.0.1", "--port", str(server.ports[port])),
+        *("--to", to, "--from", sender, "--data", f"@{data}"),
+        *("--auth", "PLAIN", "--auth-user", sender, "--auth-password", PASSWORD),
+        "--tls" if port == "submission" else "--tls-on-connect",
+    )
+
+
+def by_curl(server: Server, port: str, sender: str, to: str, folder: Path) -> None:
+    scheme = "smtp" if port == "submission" else "smtps"
+    run(
+        tool("curl"),
+        *("-sSk", "--ssl-reqd", "--user", f"{sender}:{PASSWORD}"),
+        f"{scheme}://127.0.0.1:{server.ports[port]}/client.example",
+        *("--mail-from", sender, "--mail-rcpt", to),
+        *("-T", str(written(folder, sender, to))),
+    )
+
+
+def by_smtplib(server: Server, port: str, sender: str, to: str, folder: Path) -> None:
+    message = EmailMessage(policy=email.policy.SMTPUTF8)
+    message["From"], message["To"], message["Subject"] = sender, to, SUBJECT
+    message.set_content(BODY, cte="8bit")
+    with server.smtp(port) as client:
+        if port == "submission":
+            client.starttls(context=trusting())
+        client.login(sender, PASSWORD)
+        client.send_message(message)
+
+
+NODEMAILER = """
+const options = JSON.parse(process.argv[1]);
+const transport = require('nodemailer').createTransport(options.transport);
+transport.sendMail(options.mail)
+  .then(info => { console.log(info.response); transport.close(); })
+  .catch(error => { console.error(error); process.exit(1); });
+"""
+
+
+def by_nodemailer(server: Server, port: str, sender: str, to: str, folder: Path) -> None:
+    # Where Debian keeps libraries, and where `npm install` puts them here.
+    node = ["env", f"NODE_PATH=/usr/share/nodejs:{ROOT}/node_modules", tool("node")]
+    options = {
+        "transport": {
+            "host": "127.0.0.1",
+            "port": server.ports[port],
+            "secure": port == "submissions",
+            "requireTLS": True,
+            "auth": {"user": sender, "pass": PASSWORD},
+            "tls": {"rejectUnauthorized": False},
+        },
+        "mail": {"from": sender, "to": to, "subject": SUBJECT, "text": BODY},
+    }
+    try:
+        run(*node, "-e", "require('nodemailer')")
+    except AssertionError:
+        if os.environ.get("MAILTWIST_REQUIRE_REAL"):
+            raise
+        pytest.skip("nodemailer is not installed")
+    done = run(*node, "-e", NODEMAILER, json.dumps(options))
+    assert b"queued as" in done.stdout
+
+
+def by_msmtp(server: Server, port: str, sender: str, to: str, folder: Path) -> None:
+    certificate = server.data_dir / "self-signed.crt"
+    config = folder / "msmtprc"
+    config.write_text(
+        f"""
+account default
+host localhost
+port {server.ports[port]}
+auth plain
+user {sender}
+password "{PASSWORD}"
+from {sender}
+tls on
+tls_starttls {"on" if port == "submission" else "off"}
+tls_trust_file {certificate}
+"""
+    )
+    config.chmod(0o600)
+    data = written(folder, sender, to).read_bytes().replace(b"\r\n", b"\n")
+    run(tool("msmtp"), "-C", str(config), to, input=data)
+
+
+Send = Callable[[Server, str, str, str, Path], None]
+# Those that can put SMTPUTF8 behind MAIL (RFC 6531).
+CLIENTS: list[tuple[Send, bool]] = [
+    (by_swaks, False),
+    (by_curl, True),
+    (by_smtplib, True),
+    (by_nodemailer, True),
+    (by_msmtp, False),
+]
+
+
+@pytest.mark.parametrize("port", ["submission", "submissions"])
+@pytest.mark.parametrize(("send", "is_utf8"), CLIENTS, ids=[send.__name__ for send, _ in CLIENTS])
+def test_each_client_logs_in_under_tls_and_sends_beyond_ascii(
+    server: Server, tmp_path: Path, send: Send, is_utf8: bool, port: str
+) -> None:
+    alice, bob = server.account(), server.account()
+    send(server, port, alice, beyond_ascii(server, bob) if is_utf8 else bob, tmp_path)
+    (stored,) = server.mails(bob).values()
+    message = email.message_from_bytes(stored, policy=email.policy.default)
+    assert str(message["Subject"]) == SUBJECT
+    body = message.get_body()
+    assert body is not None
+    assert body.get_content().replace("\r\n", "\n").rstrip() == BODY.rstrip()
+    how = " ".join(str(message["Received"]).split())
+    assert f" with {'UTF8SMTPSA' if is_utf8 else 'ESMTPSA'} " in how
 
 
 # -- mbsync ---------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ def rows(admin) -> dict[str, str]:
 
 
 SCHEMA = schemathesis.openapi.from_dict(description(ENTITIES.values()))
+# An answer that goes on for ever is tried in tests of its own.
+ENDLESS = frozenset({"/events"})
 OPERATIONS = {each.ok().label: each.ok() for each in SCHEMA.get_all_operations()}
 
 
@@ -84,7 +86,11 @@ def test_every_operation_is_here():
 @pytest.mark.parametrize("tag", [*sorted(ENTITIES), ""])
 def test_no_request_breaks_the_server(admin, rows, tag):
     """``tag``: an entity; empty: what belongs to none."""
-    operations = [each for each in OPERATIONS.values() if (each.tags or [""])[0] == tag]
+    operations = [
+        each
+        for each in OPERATIONS.values()
+        if (each.tags or [""])[0] == tag and each.path not in ENDLESS
+    ]
     of_relations = [each for each in operations if "{id}/" in each.path]
     # Those of one entity differ in nothing that a request could break.
     operations = [each for each in operations if each not in of_relations[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from mailtwist.imap.protocol import MailIMAP4
 from mailtwist.imap.service import IMAPFactory, Parts, make_factory
 from mailtwist.net.counters import Connections
 from mailtwist.policy.auth import Login
+from mailtwist.policy.passwords import Scram, unknown_scram
+from mailtwist.policy.scram import Proof
 from mailtwist.store import accounts, expunge, flags, mailboxes
 from mailtwist.store.database import Inline
 from mailtwist.store.engine import open_engine
@@ -45,6 +48,18 @@ class Logins:
             "Authentication credentials invalid", imap_code="AUTHENTICATIONFAILED", code=535
         )
 
+    async def scram_keys(self, username: str, *, peer: str) -> Scram:
+        return unknown_scram(b"", username)
+
+    async def prove(self, username: str, proof: Proof, *, peer: str, service: str) -> Login:
+        raise Refusal(
+            "Authentication credentials invalid", imap_code="AUTHENTICATIONFAILED", code=535
+        )
+
+    def watch(self, login: Login, gone: Callable[[], object]) -> Callable[[], None]:
+        self.gone = gone
+        return lambda: None
+
 
 @dataclass
 class Tls:
@@ -63,11 +78,15 @@ class Server:
         *,
         protocol: str = "imap",
         allow_plaintext: bool = False,
+        methods: tuple[str, ...] = ("plain", "login"),
         has_tls: bool = True,
         delayed: bool = False,
     ) -> None:
         defaults = load(None, {})
-        settings = replace(defaults, auth=replace(defaults.auth, allow_plaintext=allow_plaintext))
+        settings = replace(
+            defaults,
+            auth=replace(defaults.auth, allow_plaintext=allow_plaintext, methods=methods),
+        )
         self.engine = open_engine(url)
         self.database = Inline(self.engine)
         # What the sessions see; its answers wait for `settle`.

@@ -11,17 +11,19 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from mailtwist.config import Listener, Settings
-from mailtwist.config.settings import Auth, Tls
+from mailtwist.config.settings import Auth, Limits, Tls
 from mailtwist.errors import Refusal
 from mailtwist.net.counters import Connections
+from mailtwist.policy.passwords import Scram, unknown_scram
+from mailtwist.policy.scram import Proof
 from mailtwist.queue.intake import Intake
 from mailtwist.smtp.service import Parts, make_factory
-from mailtwist.store import accounts, content
+from mailtwist.store import accounts, content, keywords
 from mailtwist.store.directory import Directory
 from mailtwist.store.queue import values
 from mailtwist.store.queue.tables import queue_message, queue_recipient
 from mailtwist.store.queue.values import Message
-from mailtwist.store.tables import account, email
+from mailtwist.store.tables import account, email, email_detail, mailbox, message
 from tests.support.transcript import Peer, Wire
 
 PASSWORDS = {"alice@example.com": "secret", "bob@example.com": "hunter2"}
@@ -46,6 +48,16 @@ class FakeLogins:
         if PASSWORDS.get(username) != password:
             raise Refusal("Authentication credentials invalid", code=535, status="5.7.8")
         return FakeLogin(1, username, frozenset({username}))
+
+    async def scram_keys(self, username: str, *, peer: str) -> Scram:
+        return unknown_scram(b"", username)
+
+    async def prove(self, username: str, proof: Proof, *, peer: str, service: str) -> FakeLogin:
+        raise Refusal("Authentication credentials invalid", code=535, status="5.7.8")
+
+    def watch(self, login: FakeLogin, gone: Callable[[], object]) -> Callable[[], None]:
+        self.gone = gone
+        return lambda: None
 
 
 class FakeTls:
@@ -106,6 +118,25 @@ class Server:
     def stored(self, address: str) -> list[bytes]:
         """The messages of an account, whole, in the order of their arrival."""
         return stored(self.database.engine, address)
+
+    def placed(self, address: str) -> list[tuple[str, bool, float]]:
+        """Mailbox, whether it is marked as spam, and score of each message of an account."""
+        with self.database.engine.read() as connection:
+            found = accounts.find(connection, address)
+            assert found is not None
+            known = keywords.load(connection, found.account_id)
+            rows = connection.execute(
+                select(mailbox.c.name, message.c.flags, email_detail.c.spam_score)
+                .join(
+                    mailbox,
+                    (mailbox.c.account_id == message.c.account_id)
+                    & (mailbox.c.mailbox_id == message.c.mailbox_id),
+                )
+                .join(email_detail, email_detail.c.email_id == message.c.email_id)
+                .where(message.c.account_id == found.account_id)
+                .order_by(message.c.entry_id)
+            ).all()
+            return [(row.name, "Spam" in known.spelled(row.flags), row.spam_score) for row in rows]
 
     def hooks(self) -> dict[str, Callable[..., None]]:
         return {
@@ -197,17 +228,25 @@ def settings_for(given: tuple[str, ...]) -> Settings:
         auth=Auth(
             enabled="no-auth" not in given,
             required="auth-required" in given,
-            methods=("plain",) if "plain-only" in given else ("plain", "login"),
+            methods=methods_of(given),
             allow_plaintext="plaintext" in given,
         ),
         tls=Tls(required="tls-required" in given),
+        limits=Limits(session_timeout=float(value_of(given, "session", 3600))),
         max_message_size=int(value_of(given, "size", 26_214_400)),
         dev_mode="dev" in given,
     )
 
 
+def methods_of(given: tuple[str, ...]) -> tuple[str, ...]:
+    if "scram" in given:
+        return "plain", "scram-sha-256", "scram-sha-256-plus"
+    return ("plain",) if "plain-only" in given else ("plain", "login")
+
+
 def listener_for(given: tuple[str, ...]) -> Listener:
-    protocol = next((word for word in ("submissions", "submission") if word in given), "smtp")
+    others = ("submissions", "submission", "lmtp")
+    protocol = next((word for word in others if word in given), "smtp")
     return Listener(
         name="file/test",
         protocol=protocol,
@@ -215,4 +254,5 @@ def listener_for(given: tuple[str, ...]) -> Listener:
         port=0,
         max_clients=int(value_of(given, "clients", 0)),
         authentication_required="listener-auth" in given,
+        xclient_on="xclient" in given,
     )

@@ -133,8 +133,8 @@ def test_the_nearest_source_wins_and_is_known(
         ),
         ("zzz: 1", "zzz: unknown key; the nearest known one is "),
         (
-            "tls: {letsencrypt: {enabled: true}}",
-            "tls.letsencrypt: unknown key; the nearest known one is tls.",
+            "tls: {lets_encrypt_us: {enabled: true}}",
+            "tls.lets_encrypt_us: unknown key; the nearest known one is tls.",
         ),
         ("listeners: [{tls: true}]", "listeners[0].tls: unknown key; the nearest known one is "),
         ("limits: 5", "limits: must be a group of keys"),
@@ -440,7 +440,7 @@ def test_the_sample_file_loads_with_all_its_lines(tmp_path: Path) -> None:
     assert everything.limits == load(None, {}).limits
     assert everything.queue == load(None, {}).queue
     named = set(everything.sources)
-    assert named == {*DECLARATIONS, "listeners"}
+    assert named == {*DECLARATIONS, "listeners", "chaos"}
 
 
 @pytest.mark.parametrize(
