@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from sqlalchemy import select
 from mailtwist.mail.permissions import NOBODY, SYSTEM, Viewer
 from mailtwist.store import (
     accounts,
+    acme,
+    certificates,
     content,
     entities,
     event_feed,
     events,
     identities,
     mailboxes,
+    rates,
     tasks,
     webhooks,
 )
@@ -30,6 +34,7 @@ from mailtwist.store.queue.outcomes import record
 from mailtwist.store.secrets import Secrets
 from mailtwist.store.tables import content as content_table
 from mailtwist.store.upgrade import SCHEMA_HEAD, current_revision, upgrade
+from mailtwist.tls import rows as certificate_rows
 from tests.store.making import NOW, spooled
 from tests.store.queued import NODE, claim, delivered, enqueue, outcome, queued
 from tests.support.dumps import dump, from_json, load, to_json
@@ -173,3 +178,27 @@ def test_events_and_webhooks_go_on_with_what_they_had(empty: Engine) -> None:
         assert events.latest(connection) == 4
         (task,) = tasks.claim(connection, NOW + 3_600_000_000, (), 9)
         assert (task.name, task.action) == ("nightly", "process_outbox")
+
+
+def test_certificates_rates_and_scores_go_on_with_what_they_had(empty: Engine) -> None:
+    (before,) = (path for path in FIXTURES if path.stem == "0007_rates")
+    load(empty, from_json(before.read_text()))
+    upgrade(empty)
+    with empty.write() as connection:
+        held = certificates.of_hostname(connection, "imap.example.com")
+        assert held is not None
+        material = certificate_rows.follower(
+            held, Secrets(b"k" * 32), datetime(2026, 12, 1, tzinfo=UTC)
+        )
+        assert material.facts.names == ("imap.example.com", "mail.example.org")
+        certificates.store_issued(connection, held.certificate_id, material, issuer="self", now=NOW)
+        known = acme.account(connection, "https://acme.example/directory")
+        assert known is not None
+        assert known.email == "hostmaster@example.com"
+        assert acme.answer(connection, "token-one", NOW) == "token-one.thumbprint"
+        counted = rates.find(connection, "sender", "bulk@example.net", lasts=60_000_000, now=NOW)
+        assert counted is not None
+        assert counted.n == 50
+        mails = engine.list_rows(connection, SYSTEM, "mail", ListRequest(size=1000)).items
+        (spam,) = (each for each in mails if each.attributes["spam_score"])
+        assert (spam.attributes["spam_score"], spam.attributes["spam"]) == (300, True)
