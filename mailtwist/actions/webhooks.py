@@ -75,15 +75,21 @@ class Webhooks:
         self._secrets = secrets
         self._clock = clock
         self._cursor: Cursor | None = None
+        self._has_hooks = True  # until the first look
         self._is_leader = False
         self._ask_at = 0.0
         self._sending: dict[int, tuple[Webhook, Deferred[None]]] = {}
         self._turn = Turn("webhooks", self._look, every_s=EVERY_S, clock=clock, pause_s=PAUSE_S)
 
     def start(self) -> None:
-        for kind in (events.KIND, KIND):
-            self._database.changes.watch(kind, self._turn.wake)
+        self._database.changes.watch(KIND, self._turn.wake)
+        self._database.changes.watch(events.KIND, self._told)
         self._turn.start()
+
+    def _told(self) -> None:
+        """Something happened: with each batch of mail, which must not cost a look without need."""
+        if self._has_hooks:
+            self._turn.wake()
 
     async def stop(self) -> None:
         """Break off what is under way, which is posted again, and give the lease back."""
@@ -101,6 +107,7 @@ class Webhooks:
     async def _look(self) -> float | None:
         # Without webhooks nothing is ever written, not even a lease.
         hooks = await self._database.read(webhooks.active)
+        self._has_hooks = bool(hooks)
         if not hooks or not await self._is_ours():
             self._cursor = None
             return None

@@ -71,7 +71,8 @@ Run = Callable[[Facts], Awaitable[Verdict]]
 @dataclass(frozen=True, slots=True)
 class Check:
     """``otherwise``: the verdict when it raises or is late. ``spares_relays``: clients that may
-    relay are not asked about.
+    relay are not asked about. ``concerns``: whether there is anything to ask; most mail has
+    nothing for most checks, and then costs next to nothing.
     """
 
     name: str
@@ -80,6 +81,10 @@ class Check:
     deadline_s: float = 5.0
     otherwise: Verdict = PASS
     spares_relays: bool = True
+    concerns: Callable[[Facts], bool] = lambda facts: True
+
+    def is_asked(self, facts: Facts) -> bool:
+        return self.concerns(facts) and not (self.spares_relays and facts.is_relay)
 
 
 class Checks:
@@ -100,7 +105,7 @@ class Checks:
         """The sum of all verdicts, up to the first that refuses or defers."""
         total = PASS
         for check in self._by_stage[stage]:
-            if check.spares_relays and facts.is_relay:
+            if not check.is_asked(facts):
                 continue
             total += await self._asked(check, facts)
             if total.refusal is not None:

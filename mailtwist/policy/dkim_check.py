@@ -31,7 +31,15 @@ def dkim_check(verifier: DkimVerifier) -> Check:
             results=tuple(map(_told, found)),
         )
 
-    return Check("dkim", Stage.DATA, run, DEADLINE_S, _LATE, spares_relays=False)
+    return Check(
+        "dkim",
+        Stage.DATA,
+        run,
+        DEADLINE_S,
+        _LATE,
+        spares_relays=False,
+        concerns=lambda facts: bool(facts.signatures),
+    )
 
 
 def unreadable() -> Verdict:

@@ -65,9 +65,9 @@ class StoredMessage:
 
     def _cleaned(self, header: bytes) -> bytes:
         """Without what a stranger says that we found."""
-        for name in {self._origin.hostname, self._intake.settings.hostname}:
-            header = without_ours(header, name)
-        return header
+        ours, server = self._origin.hostname, self._intake.settings.hostname
+        header = without_ours(header, ours)
+        return header if ours == server else without_ours(header, server)
 
     async def _write(self, block: bytes) -> None:
         assert self._passing is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,3 +97,12 @@ def test_a_check_that_is_late_gives_its_other_verdict() -> None:
     assert found == [Verdict(score=4)]
     assert len(cancelled) == 1
     assert clock.getDelayedCalls() == []
+
+
+def test_a_check_that_has_nothing_to_ask_is_not_run() -> None:
+    asked: list[str] = []
+    one = saying("one", Verdict(score=1), asked)
+    other = saying("other", Verdict(score=2), asked)
+    never = replace(other, concerns=lambda facts: bool(facts.signatures))
+    assert ask(one, never).score == 1
+    assert asked == ["one"]
