@@ -60,6 +60,9 @@ def imap_script(user: str) -> Script:
 HTTP_SCRIPT: Script = ((b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"pong"),)
 
 
+_GIVEN: set[int] = set()
+
+
 @dataclass(slots=True)
 class Seen:
     """What a load has seen so far."""
@@ -231,8 +234,13 @@ class Rows:
 
 
 def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
+    """One that nobody has, and that was given to nobody here before."""
+    while True:
+        with socket.create_server((HOST, 0)) as probe:
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def run(
