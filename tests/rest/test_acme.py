@@ -180,9 +180,13 @@ def test_a_failed_challenge_is_told_and_the_old_certificate_stays(
 ) -> None:
     row = admin.make("certificate", {"hostname": "moved.acme.example"})["id"]
     assert order(admin, row).status == 200
-    before = attributes(admin, row)
     pebble.tell("add-a", host="moved.acme.example", addresses=["127.0.0.77"])
-    answer = order(admin, row)
+    # Once in some hundred runs the authority still found us where we had been.
+    for _ in range(3):
+        before = attributes(admin, row)
+        answer = order(admin, row)
+        if answer.status != 200:
+            break
     assert answer.status == 502
     assert "moved.acme.example: http-01: connection" in refused(answer)
     after = attributes(admin, row)
