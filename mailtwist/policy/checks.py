@@ -43,6 +43,7 @@ class Facts:
     reverse_path: Address | None = None
     forward_path: Address | None = None  # at ``rcpt``
     header: bytes = b""  # at ``data``, as the client sent it
+    is_too_long: bool = False  # the header: nothing is known of it
     signatures: tuple[Candidate, ...] = ()
     is_relay: bool = False  # a client of allowed_relays
 

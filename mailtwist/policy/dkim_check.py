@@ -20,11 +20,17 @@ UNREADABLE: Final = 50.0
 DEADLINE_S: Final = 8.0
 
 _SCORES: Final = {FAIL: BROKEN, PERMERROR: BROKEN}
+# Of a header that is too long to be looked through for signatures.
+_UNREADABLE: Final = Verdict(
+    score=UNREADABLE, results=(result("dkim", PERMERROR, reason="header too long"),)
+)
 _LATE: Final = Verdict(results=(result("dkim", TEMPERROR, reason="time-out"),))
 
 
 def dkim_check(verifier: DkimVerifier) -> Check:
     async def run(facts: Facts) -> Verdict:
+        if facts.is_too_long:
+            return _UNREADABLE
         found = await verifier.verify(facts.signatures)
         return Verdict(
             score=sum(_SCORES.get(each.outcome, 0.0) for each in found),
@@ -38,14 +44,8 @@ def dkim_check(verifier: DkimVerifier) -> Check:
         DEADLINE_S,
         _LATE,
         spares_relays=False,
-        concerns=lambda facts: bool(facts.signatures),
+        concerns=lambda facts: facts.is_too_long or bool(facts.signatures),
     )
-
-
-def unreadable() -> Verdict:
-    """Of a header that is too long to be looked through for signatures."""
-    told = result("dkim", PERMERROR, reason="header too long")
-    return Verdict(score=UNREADABLE, results=(told,))
 
 
 def _told(each: DkimResult) -> str:

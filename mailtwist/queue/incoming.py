@@ -10,7 +10,6 @@ from mailtwist.errors import MailError
 from mailtwist.mail.authentication_results import without_ours
 from mailtwist.net.pump import shielded
 from mailtwist.policy.checks import Facts, Stage, Verdict
-from mailtwist.policy.dkim_check import unreadable
 from mailtwist.queue.envelope import Author, Envelope, Origin
 from mailtwist.queue.message import Arrival
 from mailtwist.queue.passing import Passing, missing_fields
@@ -137,8 +136,6 @@ class StoredMessage:
             is_relay=origin.may_relay,
         )
         verdict = origin.verdict
-        if passing.too_long:
-            return verdict + unreadable()
         verdict += await self._intake.checks.at(Stage.DATA, passing.facts(known))
         if verdict.refusal is not None:
             raise verdict.refusal

@@ -95,7 +95,9 @@ class Passing:
     def facts(self, client: Facts) -> Facts:
         """What the checks of the message are to know, after :meth:`close`."""
         signatures = self._signatures.close() if self._signatures is not None else ()
-        return replace(client, header=self._original, signatures=signatures)
+        return replace(
+            client, header=self._original, signatures=signatures, is_too_long=self.too_long
+        )
 
     @property
     def priority(self) -> Priority:

@@ -12,6 +12,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from mailtwist.errors import MailError, Refusal, TemporaryFailure
 from mailtwist.policy.checks import PASS, Check, Checks, Facts, Stage, Verdict
+from mailtwist.policy.dkim_check import dkim_check
+from mailtwist.policy.dkim_verification import DkimVerifier
+from mailtwist.policy.hashing import Inline
 from tests.support.now import now
 
 FACTS = Facts("192.0.2.7")
@@ -26,8 +29,13 @@ def saying(name: str, verdict: Verdict, asked: list[str], stage: Stage = Stage.M
     return Check(name, stage, run)
 
 
-def ask(*rows: Check, stage: Stage = Stage.MAIL) -> Verdict:
-    return now(Checks(rows, clock=Clock()).at(stage, FACTS))
+def ask(*rows: Check, stage: Stage = Stage.MAIL, facts: Facts = FACTS) -> Verdict:
+    return now(Checks(rows, clock=Clock()).at(stage, facts))
+
+
+class Unasked:
+    async def txt(self, name: str) -> list[bytes]:
+        raise AssertionError(name)
 
 
 def test_verdicts_add_up_in_the_order_of_the_rows() -> None:
@@ -106,3 +114,10 @@ def test_a_check_that_has_nothing_to_ask_is_not_run() -> None:
     never = replace(other, concerns=lambda facts: bool(facts.signatures))
     assert ask(one, never).score == 1
     assert asked == ["one"]
+
+
+def test_a_header_too_long_to_be_looked_through_counts_against_a_message() -> None:
+    row = dkim_check(DkimVerifier(Unasked(), threads=Inline(), clock=Clock(), now=lambda: 0.0))
+    verdict = ask(row, stage=Stage.DATA, facts=replace(FACTS, is_too_long=True))
+    assert verdict == Verdict(None, 50, ('dkim=permerror reason="header too long"',))
+    assert ask(row, stage=Stage.DATA) == PASS
