@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from mailtwist.mail.host_names import is_address
 from mailtwist.net.stub import (
     Answer,
     DnsError,
@@ -24,7 +25,6 @@ from mailtwist.net.stub import (
     NoSuchName,
     Stub,
     addresses_by_system,
-    is_address,
 )
 
 __all__ = [

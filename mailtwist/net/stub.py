@@ -6,7 +6,6 @@ the first question.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 import time
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
+
+from mailtwist.mail.host_names import is_address
 
 if TYPE_CHECKING:
     import dns.resolver
@@ -177,14 +178,6 @@ def _errors() -> Any:
     import dns.resolver
 
     return dns.resolver
-
-
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _address_of(host: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, Final
 
 from cryptography import x509
@@ -23,6 +22,8 @@ from service_identity.cryptography import (
 )
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
+
+from mailtwist.mail.host_names import is_address
 
 # Authorities change on disk; a set is read anew after this.
 LIFETIME_S: Final = 3600.0
@@ -154,11 +155,3 @@ def _names(certificate: x509.Certificate) -> str:
     names = [str(name.value) for name in extension.value]
     shown = ", ".join(_UNPRINTABLE.sub("?", name)[:100] for name in names[:MAX_NAMES])
     return shown + (" and others" if len(names) > MAX_NAMES else "")
-
-
-def is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from mailtwist.tls.outgoing import LIFETIME_S, Authorities, is_address, make_client_context
+from mailtwist.mail.host_names import is_address
+from mailtwist.tls.outgoing import LIFETIME_S, Authorities, make_client_context
 from tests.support.authority import Authority
 
 

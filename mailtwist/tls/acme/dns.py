@@ -19,7 +19,7 @@ from typing import IO, Any, Final, Protocol
 
 from mailtwist.config.names import split_host_port
 from mailtwist.config.outgoing import Acme
-from mailtwist.net.stub import is_address
+from mailtwist.mail.host_names import is_address
 from mailtwist.tls.acme.values import Challenge, OrderFailed, tidy
 
 UPDATE_S: Final = 10.0
