@@ -18,6 +18,7 @@ from mailtwist.control.listeners import FILE_NAME, LONGEST_WORK_S, Listeners
 from mailtwist.control.serving import Unbindable
 from mailtwist.errors import ConfigError
 from tests.support.now import now
+from tests.support.ports import free_port
 
 
 class Port:
@@ -400,15 +401,10 @@ def test_all_listeners_get_the_settings_of_the_moment(server):
 # -- moving ---------------------------------------------------------------------------------
 
 
-def free():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def test_a_listener_that_moves_keeps_its_factory(server):
     server.reconcile(at("row/a"))
     old = server.port("row/a")
-    moved = at("row/a", port=free(), max_clients=3)
+    moved = at("row/a", port=free_port(), max_clients=3)
     server.reconcile(moved)
     assert not answers(old)
     assert answers(moved.port)
@@ -434,7 +430,7 @@ WILD = "0.0.0.0"
     ],
 )
 def test_a_listener_moves_between_addresses_of_its_port(server, one, other):
-    bound = free()
+    bound = free_port()
     for host in (one, other, one):
         listener = at("row/a", port=bound, host=host)
         server.reconcile(listener)
@@ -449,7 +445,7 @@ def test_a_listener_moves_between_addresses_of_its_port(server, one, other):
 
 
 def test_a_narrower_address_of_somebody_else_is_refused(server):
-    bound = free()
+    bound = free_port()
     server.reconcile(at("row/a", port=bound))
     with socket.create_server(("127.0.0.2", bound)):
         with pytest.raises(ConfigError, match=rf"row/a.*0\.0\.0\.0:{bound}.*in use"):
@@ -460,7 +456,7 @@ def test_a_narrower_address_of_somebody_else_is_refused(server):
 
 
 def test_two_listeners_exchange_their_ports(server):
-    one, other = at("row/a", port=free()), at("row/b", port=free(), protocol="imap")
+    one, other = at("row/a", port=free_port()), at("row/b", port=free_port(), protocol="imap")
     server.reconcile(one, other)
     swapped = (at("row/a", port=other.port), at("row/b", port=one.port, protocol="imap"))
     server.reconcile(*swapped)
@@ -473,19 +469,21 @@ def test_two_listeners_exchange_their_ports(server):
 
 
 def test_a_port_that_one_frees_is_another_s_at_once(server):
-    first, second = free(), free()
+    first, second = free_port(), free_port()
     server.reconcile(at("row/a", port=first))
     server.reconcile(at("row/b", port=first), at("row/a", port=second))
     assert (server.port("row/a"), server.port("row/b")) == (second, first)
     # And from all addresses to one of them, by another listener.
     server.reconcile(at("row/b", port=first, host=WILD), at("row/a", port=second))
-    server.reconcile(at("row/c", port=first), at("row/b", port=second), at("row/a", port=free()))
+    server.reconcile(
+        at("row/c", port=first), at("row/b", port=second), at("row/a", port=free_port())
+    )
     assert (server.port("row/c"), server.port("row/b")) == (first, second)
     assert answers(first)
 
 
 def test_a_plan_that_fails_after_the_ports_were_made_changes_nothing(server):
-    one, other = at("row/a", port=free()), at("row/b", port=free())
+    one, other = at("row/a", port=free_port()), at("row/b", port=free_port())
     server.reconcile(one, other)
     server.reactor.refuse_ports = True
     with pytest.raises(OSError, match="open files"):
@@ -498,7 +496,7 @@ def test_a_plan_that_fails_after_the_ports_were_made_changes_nothing(server):
 
 
 def test_a_wide_and_a_narrow_listener_of_one_port_are_a_conflict(server):
-    bound = free()
+    bound = free_port()
     server.reconcile(at("row/a", port=bound, host=WILD))
     with pytest.raises(ConfigError, match=r"row/b.*row/a is there"):
         server.reconcile(at("row/a", port=bound, host=WILD), at("row/b", port=bound))
@@ -584,9 +582,9 @@ def test_without_a_drain_time_they_end_by_themselves(server):
 
 def test_sessions_of_a_moved_listener_are_never_sent_away(server):
     server.drain_time = 30.0
-    server.reconcile(at("row/a", port=free()))
+    server.reconcile(at("row/a", port=free_port()))
     server.made[0].sessions = {"one": ""}
-    server.reconcile(at("row/a", port=free()))
+    server.reconcile(at("row/a", port=free_port()))
     server.reactor.advance(3600)
     assert server.made[0].drained is None
     server.made[0].sessions = {}
@@ -623,7 +621,7 @@ def passed(host="127.0.0.1", family=socket.AF_INET, *, v6only=1):
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-    made.bind((host, free()))
+    made.bind((host, free_port()))
     made.listen()
     return made.getsockname()[1], made.detach()
 
@@ -674,7 +672,7 @@ def test_a_name_finds_a_listener_that_takes_any_port(server, name):
 def test_a_name_alone_does_not_change_an_address(server):
     bound, descriptor = passed()
     server.listeners.inherit(sockets.adopt([descriptor], ["smtp"]))
-    wanted = free()
+    wanted = free_port()
     server.reconcile(at("row/a", port=wanted))
     server.reconcile(at("row/a", port=wanted), at("row/b", host="127.0.0.2"))
     assert bound not in {entry["port"] for entry in server.published}

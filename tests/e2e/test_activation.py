@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.relaying import until
 from tests.e2e.server import ROOT, START_S, Server, Talk
+from tests.support.ports import free_port
 from tests.support.rest import Rest
 
 pytestmark = [pytest.mark.real]
@@ -49,11 +50,6 @@ ACTIVATE = textwrap.dedent(
 )
 
 
-def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def row_on(port: int) -> dict[str, object]:
     address = f"127.0.0.1:{port}"
     return {"is_enabled": True, "always_on_tls": False, "listen_interface": address}
@@ -76,7 +72,7 @@ def activated(server: Server, *addresses: str) -> Server:
 
 
 def test_passed_sockets_are_used_and_kept_and_the_rest_is_closed(make_server):
-    smtp, row, spare, http = (free() for _ in range(4))
+    smtp, row, spare, http = (free_port() for _ in range(4))
     server = make_server(
         listeners=[
             {"protocol": "smtp", "address": f"127.0.0.1:{smtp}"},
@@ -117,7 +113,7 @@ def is_bound(port: int) -> bool:
 
 
 def test_one_socket_for_both_ip_versions_serves_both_by_their_own_addresses(make_server):
-    port = free()
+    port = free_port()
     server = make_server(
         listeners=[{"protocol": "smtp", "address": f":{port}"}],
         allowed_relays=["127.0.0.1"],
@@ -238,7 +234,7 @@ class Dropped:
 
 def test_low_ports_of_file_and_rows_outlive_roots_rights(interpreter, folder):
     smtp, row = low_ports(2)
-    http = free()
+    http = free_port()
     settings = {
         "listeners": [
             {"protocol": "smtp", "address": f"127.0.0.1:{smtp}"},

@@ -13,6 +13,7 @@ from benchmarks import sync
 from tests.e2e import mails
 from tests.e2e.relaying import until
 from tests.e2e.server import PASSWORD, Server, Talk
+from tests.support.ports import free_address
 from tests.support.rest import Rest
 
 pytestmark = [pytest.mark.real]
@@ -22,11 +23,6 @@ OTHERS = [
     {"protocol": protocol, "address": "127.0.0.1:0"}
     for protocol in ("smtp", "imap", "imaps", "http")
 ]
-
-
-def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def talk(address: str) -> Talk:
@@ -48,7 +44,7 @@ class Moving:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.admin = Rest(server.ports["http"]).become_administrator()
-        self.smtp, self.imap = free(), free()
+        self.smtp, self.imap = free_address(), free_address()
         self.row = self.admin.make(
             "mail_server",
             {
@@ -73,8 +69,8 @@ class Moving:
         assert answer.status == 200, answer
 
     def move(self) -> None:
-        self.admin.change("mail_server", self.row, listen_interface=free(), max_clients=9)
-        self.key("imap.listen_interface", free())
+        self.admin.change("mail_server", self.row, listen_interface=free_address(), max_clients=9)
+        self.key("imap.listen_interface", free_address())
         self.apply()
 
     def close(self) -> None:
@@ -214,7 +210,7 @@ def test_after_the_drain_time_sessions_of_closed_listeners_are_sent_away(make_mo
 def test_no_connection_is_refused_while_a_listener_changes_its_addresses(make_server, one, other):
     server = make_server(listeners=OTHERS).start()
     admin = Rest(server.ports["http"]).become_administrator()
-    port = free().rpartition(":")[2]
+    port = free_address().rpartition(":")[2]
     row = {"hostname": "mx.wide.example", "is_enabled": True, "always_on_tls": False}
     id = admin.make("mail_server", {**row, "listen_interface": f"{one}:{port}"})["id"]
     assert admin.post("/listeners/apply", {}).status == 200
@@ -238,7 +234,7 @@ def test_no_connection_is_refused_while_a_listener_changes_its_addresses(make_se
 def test_two_rows_exchange_their_ports(make_server):
     server = make_server(listeners=OTHERS).start()
     admin = Rest(server.ports["http"]).become_administrator()
-    one, other = free(), free()
+    one, other = free_address(), free_address()
     rows = {
         name: admin.make(
             "mail_server",

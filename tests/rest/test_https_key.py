@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import smtplib
-import socket
 import urllib.request
 
 import pytest
 
 from tests.e2e.relaying import until
 from tests.e2e.server import trusting
+from tests.support.ports import free_address
 from tests.support.rest import Rest
 
 pytestmark = [pytest.mark.real]
 
 PLAIN = {"Content-Type": "text/plain"}
-
-
-def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def put(admin: Rest, name: str, value: str) -> None:
@@ -31,7 +26,7 @@ def put(admin: Rest, name: str, value: str) -> None:
 def test_https_opens_and_closes_by_its_keys(make_server):
     server = make_server().start()
     admin = Rest(server.ports["http"]).become_administrator()
-    address = free()
+    address = free_address()
 
     def is_open() -> bool:
         rows = json.loads((server.data_dir / "listeners.json").read_text())

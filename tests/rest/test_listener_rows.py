@@ -13,16 +13,12 @@ from cryptography import x509
 from tests.e2e import mails
 from tests.e2e.relaying import until
 from tests.e2e.server import Server, trusting
+from tests.support.ports import free_address
 from tests.support.rest import SECRET, Rest, outcomes
 
 pytestmark = [pytest.mark.real]
 
 PLAIN = {"Content-Type": "text/plain"}
-
-
-def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def port(address: str) -> int:
@@ -35,7 +31,7 @@ def row(admin):
     made: list[str] = []
 
     def make(hostname: str, **more) -> tuple[str, str]:
-        address = free()
+        address = free_address()
         given = {
             "hostname": hostname,
             "is_enabled": True,
@@ -121,7 +117,7 @@ def test_a_moved_port_is_followed_and_sessions_stay(server, admin, row):
     assert idle.readline().startswith(b"+")
     session = client(old)
     session.ehlo()
-    new = free()
+    new = free_address()
     admin.change("mail_server", id, listen_interface=new, hostname="mx.moved.example")
     # Nothing moves by itself.
     assert not refuses(old)
@@ -235,7 +231,7 @@ def test_the_limit_of_connections_of_a_row(admin, row):
 
 @pytest.mark.mission("DAP-089", "DAP-214")
 def test_a_restart_moves_imap(server, admin):
-    old, new = free(), free()
+    old, new = free_address(), free_address()
     for name, value in (("imps.enabled", "true"), ("imap.listen_interface", old)):
         assert admin.post(f"/_config/backend/{name}", value.encode(), headers=PLAIN).status == 200
     pid = server.server_pid
@@ -267,7 +263,7 @@ def test_smtp_switched_off_by_a_variable(make_server):
     server.start()
     assert "smtp" not in server.ports
     admin = Rest(server.ports["http"]).become_administrator()
-    address = free()
+    address = free_address()
     admin.make(
         "mail_server",
         {"hostname": "mx.off.example", "is_enabled": True, "listen_interface": address},

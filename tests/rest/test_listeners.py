@@ -15,7 +15,8 @@ from cryptography import x509
 
 from tests.e2e.relaying import until
 from tests.e2e.server import Server, trusting
-from tests.rest.test_listener_rows import answers, free, names
+from tests.rest.test_listener_rows import answers, names
+from tests.support.ports import free_address
 from tests.support.rest import Rest
 
 pytestmark = [pytest.mark.real]
@@ -61,7 +62,7 @@ def cli(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_plan_an_order_and_its_report(server, admin, make_row):
-    address, other = free(), free()
+    address, other = free_address(), free_address()
     id = make_row("mx.plan.example", address)
     steps = {each["name"]: each for each in admin.get("/listeners/plan").json["steps"]}
     assert steps["mx.plan.example"] == {
@@ -89,7 +90,7 @@ def test_a_plan_an_order_and_its_report(server, admin, make_row):
 
 
 def test_the_list_tells_of_every_listener(server, admin, make_row):
-    address = free()
+    address = free_address()
     id = make_row("mx.list.example", address)
     apply(admin)
     found = admin.get("/listeners").json
@@ -110,7 +111,7 @@ def test_a_refused_order_names_names_and_addresses(server, admin, make_row):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         busy = f"127.0.0.1:{taken.getsockname()[1]}"
         make_row("mx.busy.example", busy)
-        make_row("mx.good.example", free())
+        make_row("mx.good.example", free_address())
         answer = apply(admin)
         assert answer.status == 409
         failed = {each["name"]: each for each in answer.json["report"]}
@@ -130,7 +131,7 @@ def test_a_refused_order_names_names_and_addresses(server, admin, make_row):
 @pytest.mark.mission("DAP-085")
 def test_two_rows_on_one_address_are_both_named(server, admin, make_row):
     before = names(server)
-    address = free()
+    address = free_address()
     make_row("mx.one.example", address)
     id = make_row("mx.two.example", address)
     (conflict,) = admin.get("/listeners/plan").json["conflicts"]
@@ -176,7 +177,7 @@ def test_the_description_has_the_routes(nobody):
 
 
 def test_the_command_lists_plans_and_applies(server, admin, make_row):
-    address = free()
+    address = free_address()
     make_row("mx.command.example", address)
     planned = json.loads(cli(server, "plan", "--json").stdout)
     (plan,) = planned["plans"]
@@ -258,7 +259,7 @@ def key(admin):
 @pytest.mark.mission("DAP-217")
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
 def test_imap_begins_with_tls_on_any_port_when_the_key_says_so(server, admin, key, tls):
-    address = free()
+    address = free_address()
     for name, value in (
         ("imap.enabled", "true"),
         ("imap.listen_interface", address),
@@ -291,7 +292,7 @@ def test_a_key_takes_only_what_it_knows(admin):
 @pytest.mark.mission("DAP-215", "DAP-216")
 @pytest.mark.parametrize("given", ["", "imaps.keys.example"], ids=["default", "given"])
 def test_imap_by_three_keys_and_a_restart(server, admin, key, given):
-    address = free()
+    address = free_address()
     key("imps.enabled", "true")
     key("imap.listen_interface", address)
     key("imap.tls", "implicit")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Authority
+from tests.support.ports import free_ports
 
 START_S = 30
 NAMES = ("pebble", "pebble-challtestsrv")
@@ -29,29 +30,6 @@ def absence() -> str:
 
     missing = [name for name in NAMES if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody had a moment ago, for TCP and UDP alike."""
-    taken: list[socket.socket] = []
-    try:
-        ports: list[int] = []
-        while len(ports) < count:
-            stream = socket.socket()
-            taken.append(stream)
-            stream.bind(("127.0.0.1", 0))
-            port = stream.getsockname()[1]
-            datagram = socket.socket(type=socket.SOCK_DGRAM)
-            taken.append(datagram)
-            try:
-                datagram.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-        return ports
-    finally:
-        for each in taken:
-            each.close()
 
 
 class Pebble:

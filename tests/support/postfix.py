@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mailtwist.tls import selfsigned
+from tests.support.ports import free_port
 
 HOSTNAME = "mx.far.example"
 USERNAME = "relay@far.example"
@@ -132,7 +133,7 @@ class Postfix:
         self.folder = Path(tempfile.mkdtemp(prefix="mailtwist-postfix-"))
         self.folder.chmod(0o755)
         self.hostname = hostname
-        self.port = _free_port()
+        self.port = free_port()
         self.ca_file = self.folder / "ca.pem"
         self._config = self.folder / "etc"
         self._is_running = False
@@ -282,10 +283,3 @@ def _end(pid: int) -> None:
                 os.kill(pid, signal.SIGKILL)
             return
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from mailtwist.store.upgrade import upgrade
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import psycopg
@@ -56,7 +56,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         self._connection: psycopg.Connection | None = None
-        self.port = _free_port()
+        self.port = free_port()
         try:
             self._initialise(extra)
             self._start()
@@ -168,10 +168,3 @@ def _roomy() -> str | None:
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30:
         return str(memory)
     return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.support.ports import free_ports
+
 BASE = "dc=example,dc=com"
 ADMIN = f"cn=admin,{BASE}"
 ADMIN_PASSWORD = "admin secret"
@@ -89,7 +91,7 @@ class Slapd:
             )
         )
         (folder / "entries.ldif").write_text(_ENTRIES)
-        self.port, self.tls_port = _free_ports()
+        self.port, self.tls_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Slapd:
@@ -138,14 +140,6 @@ class Slapd:
             check=True,
             capture_output=True,
         )
-
-
-def _free_ports() -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _answers(port: int) -> bool:
