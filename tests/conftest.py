@@ -6,6 +6,7 @@ test that used one, the store's own check must find nothing wrong.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,17 @@ from mailtwist.store.database import Inline
 from mailtwist.store.engine import Engine, open_engine
 from tests.support import postgres
 from tests.support.stores import SqliteStores, violations
+
+
+def pytest_collection() -> None:
+    """Ten thousand tests are made, and stay to the end: the collector need not look at them."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

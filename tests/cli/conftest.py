@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from mailtwist.cli.app import run
+from mailtwist.policy import passwords
 from mailtwist.store.check import verify
 from mailtwist.store.engine import Engine, open_engine
+from tests.support.stores import SqliteStores
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,10 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "data"
     monkeypatch.setenv("MAILTWIST_DATA_DIR", str(folder))
-    # The work factor of bcrypt is not what is tested.
-    monkeypatch.setenv("MAILTWIST_AUTH_BCRYPT_COST", "10")
+    # What a password costs is not what is tested.
+    salt = bcrypt.gensalt
+    monkeypatch.setattr(bcrypt, "gensalt", lambda _cost: salt(4))
+    monkeypatch.setattr(passwords, "SCRAM_ITERATIONS", 4096)
     yield folder
     if (folder / "mailtwist.db").exists():
         engine = open_engine(f"sqlite:///{folder}/mailtwist.db")
@@ -48,6 +53,13 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
                 assert verify(connection) == []
         finally:
             engine.dispose()
+
+
+@pytest.fixture
+def ready(data_dir: Path, sqlite_stores: SqliteStores) -> None:
+    """A store that the first command finds there, with the current schema."""
+    data_dir.mkdir(mode=0o700)
+    sqlite_stores.fresh(data_dir)
 
 
 @pytest.fixture

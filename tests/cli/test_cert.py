@@ -9,6 +9,8 @@ from mailtwist.store.secrets import load_or_make
 from mailtwist.tls import pem
 from tests.support.chains import Chain, sign
 
+pytestmark = pytest.mark.usefixtures("ready")
+
 HOST = "mail.example.com"
 CHAIN, NEXT = Chain(HOST, "imap.example.com"), Chain(HOST, "imap.example.com")
 
@@ -124,6 +126,15 @@ def test_a_host_name_without_row_is_said(mailtwist, command):
     assert ended.status == 1
     assert "no certificate row for nobody.example" in ended.err
     assert mailtwist("cert", command, "a b").status == 1
+
+
+def test_an_order_needs_an_address_and_makes_its_row_first(mailtwist, store):
+    ended = mailtwist("cert", "order", "MX.example.com, imap.example.com")
+    assert (ended.status, ended.err) == (
+        1,
+        "mailtwist: name an address of yours: --email you@example.com\n",
+    )
+    assert row(store, "mx.example.com,imap.example.com") is not None
 
 
 def test_a_key_of_a_domain_signs_its_mail(mailtwist, files, monkeypatch):

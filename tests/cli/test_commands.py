@@ -150,6 +150,7 @@ def test_init_makes_the_store_once_and_a_sample_never_over_a_file(
     first = mailtwist("init", "--write-config", str(sample), "--json")
     assert first.status == 0
     assert sample.read_text().startswith("# mailtwist")
+    assert f'\ndata_dir: "{first.json["data_dir"]}"\n' in sample.read_text()
     assert mailtwist("init").status == 0
     assert mailtwist("init", "--write-config", str(sample)).err == (
         f"mailtwist: {sample}: File exists\n"
@@ -210,6 +211,17 @@ def test_a_test_message_reaches_a_local_mailbox(mailtwist: Mailtwist) -> None:
         1,
         "mailtwist: 550 5.1.1 User unknown: b@example.com\n",
     )
+
+
+def test_in_dev_mode_a_test_message_is_captured_unless_it_has_a_mailbox(
+    mailtwist: Mailtwist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILTWIST_DEV_MODE", "true")
+    mailtwist("account", "add", "a@example.com", "--password", "x")
+    assert mailtwist("send-test", "a@example.com").out == "accepted for a@example.com\n"
+    assert mailtwist("send-test", "b@example.com").out.startswith("captured for b@example.com")
+    # The domain of what is captured is nobody's.
+    assert [row["name"] for row in mailtwist("domain", "list", "--json").json] == ["example.com"]
 
 
 def test_help_imports_no_command_and_no_server() -> None:

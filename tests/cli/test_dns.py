@@ -8,6 +8,8 @@ from mailtwist.store.engine import Engine
 from tests.cli.conftest import Mailtwist
 from tests.support.dns import DnsServer
 
+pytestmark = pytest.mark.usefixtures("ready")
+
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:

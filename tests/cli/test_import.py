@@ -14,6 +14,8 @@ from mailtwist.store import accounts, content, mailboxes
 from mailtwist.store.engine import Engine
 from tests.cli.conftest import Mailtwist
 
+pytestmark = pytest.mark.usefixtures("ready")
+
 ADDRESS = "a@example.com"
 # 2024-03-01 12:00:00 UTC
 MARCH = 1_709_294_400

@@ -29,7 +29,7 @@ ESCAPES = "\x1b[31mred\x07\u202e"
 
 
 @pytest.fixture
-def fill(mailtwist: Mailtwist, store: Engine) -> Callable[..., str]:
+def fill(ready: None, mailtwist: Mailtwist, store: Engine) -> Callable[..., str]:
     """Puts a message into the queue and records what came of it; its id."""
     mailtwist("init")
 

@@ -23,51 +23,82 @@ from tests.support.slapd import ADMIN, ADMIN_PASSWORD, BASE, PASSWORD, Slapd, is
 
 pytestmark = pytest.mark.real
 
-# Answers "true", "false" or the error to each [username, password] on its standard input.
+# Answers a line on its standard input with a line: "true", "false" or the error to each of its
+# [username, password].
 ASKER = """
-import json, sys
+import gc, json, sys
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
 from mailtwist.config.ldap import Ldap as Settings
 from mailtwist.errors import MailError
 from mailtwist.policy.backends.ldap import Ldap
-from twisted.internet.defer import ensureDeferred
-given = json.load(sys.stdin)
 
-async def main(reactor):
-    backend = Ldap(Settings(**given["settings"]), reactor=reactor)
-    answers = []
-    for username, password in given["logins"]:
+async def answers(settings, logins):
+    backend = Ldap(Settings(**settings), reactor=reactor)
+    found = []
+    for username, password in logins:
         try:
-            answers.append(await backend.ask(username, password))
+            found.append(await backend.ask(username, password))
         except MailError as error:
-            answers.append([error.code, error.status, error.text, error.detail])
-    print(json.dumps(answers))
+            found.append([error.code, error.status, error.text, error.detail])
+    return found
 
-react(lambda reactor: ensureDeferred(main(reactor)))
+async def main():
+    while line := await deferToThread(sys.stdin.readline):
+        found = await answers(**json.loads(line))
+        gc.collect()  # what nobody handled is said now
+        print(json.dumps(found), flush=True)
+
+react(lambda reactor: ensureDeferred(main()))
 """
 
 
-def ask(settings, *logins):
-    """What the back-end says, login by login."""
-    names = [name for name in Settings.__dataclass_fields__]
-    given = {
-        "settings": {name: getattr(settings, name) for name in names},
-        "logins": logins,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", ASKER],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Unhandled" not in done.stderr, done.stderr
-    return json.loads(done.stdout)
+class Asker:
+    """A process with a reactor, for all questions of this file: it takes a while to start."""
+
+    def __init__(self, complaints):
+        self._complaints = complaints
+        with complaints.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", ASKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+
+    def __call__(self, settings, *logins):
+        """What the back-end says, login by login."""
+        names = [name for name in Settings.__dataclass_fields__]
+        given = {name: getattr(settings, name) for name in names}
+        self._process.stdin.write(json.dumps({"settings": given, "logins": logins}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert "Unhandled" not in self.complaints, self.complaints
+        assert line, self.complaints
+        return json.loads(line)
+
+    @property
+    def complaints(self):
+        return self._complaints.read_text()
+
+    def end(self):
+        self._process.communicate(timeout=60)
+        assert self._process.returncode == 0, self.complaints
+        assert "Unhandled" not in self.complaints, self.complaints
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory):
+    asker = Asker(tmp_path_factory.mktemp("asker") / "complaints")
+    try:
+        yield asker
+    finally:
+        asker.end()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +129,7 @@ def settings(slapd, authority):
     )
 
 
-def test_the_right_password_alone_is_right(settings):
+def test_the_right_password_alone_is_right(ask, settings):
     answers = ask(
         settings,
         ("alice@example.com", PASSWORD),
@@ -111,7 +142,7 @@ def test_the_right_password_alone_is_right(settings):
     assert answers == [True, False, False, False, False, True]
 
 
-def test_ldaps_too(settings, slapd):
+def test_ldaps_too(ask, settings, slapd):
     settings = replace(settings, url=f"ldaps://127.0.0.1:{slapd.tls_port}", starttls=False)
     assert ask(settings, ("alice@example.com", PASSWORD), ("alice@example.com", "x")) == [
         True,
@@ -119,7 +150,7 @@ def test_ldaps_too(settings, slapd):
     ]
 
 
-def test_what_means_something_in_a_filter_means_itself_here(settings):
+def test_what_means_something_in_a_filter_means_itself_here(ask, settings):
     logins = [
         "*", "a*", "*@example.com", "alice@example.com)(uid=*", "*)(|(mail=*",
         "\\2a", "st*r@example.com", "star@example.com", "\0", "ü" * 100, "(",
@@ -128,16 +159,16 @@ def test_what_means_something_in_a_filter_means_itself_here(settings):
     assert answers == [login == "st*r@example.com" for login in logins]
 
 
-def test_a_filter_of_ones_own(settings):
+def test_a_filter_of_ones_own(ask, settings):
     settings = replace(settings, filter="(&(objectClass=inetOrgPerson)(uid=%n)(!(sn=%d)))")
     assert ask(settings, ("alice@example.com", PASSWORD), ("alice@a", PASSWORD)) == [True, False]
 
 
-def test_a_name_that_two_entries_have_is_nobodys(settings):
+def test_a_name_that_two_entries_have_is_nobodys(ask, settings):
     assert ask(settings, ("twin@example.com", PASSWORD)) == [False]
 
 
-def test_a_password_changed_there_counts_at_once(settings, slapd):
+def test_a_password_changed_there_counts_at_once(ask, settings, slapd):
     def replaced(password):
         slapd.change(
             f"dn: cn=Alice A,{BASE}\nchangetype: modify\nreplace: userPassword\n"
@@ -164,7 +195,7 @@ def test_a_password_changed_there_counts_at_once(settings, slapd):
     ],
     ids=["password", "bind_dn", "base_dn", "no-tls", "untrusted", "nobody-listens"],
 )
-def test_a_server_that_can_not_be_asked_refuses_nobody_for_good(settings, change):
+def test_a_server_that_can_not_be_asked_refuses_nobody_for_good(ask, settings, change):
     ((code, status, text, detail),) = ask(
         replace(settings, **change), ("alice@example.com", PASSWORD)
     )
@@ -173,7 +204,7 @@ def test_a_server_that_can_not_be_asked_refuses_nobody_for_good(settings, change
     assert ADMIN_PASSWORD not in detail
 
 
-def test_a_certificate_for_another_name_is_not_believed(settings):
+def test_a_certificate_for_another_name_is_not_believed(ask, settings):
     # Nothing is sent to it: the port is right, the name in the certificate is not.
     settings = replace(settings, url=settings.url.replace("127.0.0.1", "localhost"))
     ((code, *_),) = ask(settings, ("alice@example.com", PASSWORD))
@@ -228,7 +259,7 @@ _OK = bytes.fromhex("300c02010178070a010004000400")
     ],
     ids=["silent", "gone", "http", "endless", "nested", "unasked", "behind-starttls"],
 )
-def test_a_server_that_talks_nonsense_is_left_soon_and_hears_no_password(answer, hangs_up):
+def test_a_server_that_talks_nonsense_is_left_soon_and_hears_no_password(ask, answer, hangs_up):
     fake = Fake(answer, hangs_up=hangs_up)
     settings = Settings(
         url=f"ldap://127.0.0.1:{fake.port}",

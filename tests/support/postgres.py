@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -27,6 +28,7 @@ def _newest() -> Path:
 
 BINARIES = Path(os.environ.get("MAILTWIST_POSTGRESQL") or _newest())
 TEMPLATE = "mailtwist_template"
+KEPT = 4  # databases given up and not yet dropped; each has about 10 MB
 
 
 def absence() -> str:
@@ -55,6 +57,7 @@ class Server:
             self._prefix = ["runuser", "-u", "postgres", "--"]
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
+        self._given_up: deque[str] = deque()
         self._connection: psycopg.Connection | None = None
         self.port = free_port()
         try:
@@ -73,8 +76,12 @@ class Server:
             self._sql(f"CREATE DATABASE {TEMPLATE}")
             upgrade(self.url(TEMPLATE))
             self._has_template = True
+        return self.copy(self.url(TEMPLATE))
+
+    def copy(self, url: str) -> str:
+        """The URL of a new database with all that is in another one, which nobody may use now."""
         name = f"t{next(self._numbers)}"
-        self._sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        self._sql(f"CREATE DATABASE {name} TEMPLATE {_name(url)} STRATEGY FILE_COPY")
         return self.url(name)
 
     def empty(self) -> str:
@@ -84,8 +91,12 @@ class Server:
         return self.url(name)
 
     def drop(self, url: str) -> None:
-        name = url.rsplit("/", 1)[1]
-        self._sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        """Give a database up. It goes a little later: while a connection is still on its way
+        out, PostgreSQL would sleep for 0.1 s.
+        """
+        self._given_up.append(_name(url))
+        if len(self._given_up) > KEPT:
+            self._sql(f"DROP DATABASE IF EXISTS {self._given_up.popleft()} WITH (FORCE)")
 
     def restart(self) -> None:
         """Stop at once, as in a crash, and start again."""
@@ -160,6 +171,10 @@ class Server:
 
     def _address(self) -> dict[str, Any]:
         return {"host": "127.0.0.1", "port": self.port, "user": "mailtwist", "dbname": "postgres"}
+
+
+def _name(url: str) -> LiteralString:
+    return url.rsplit("/", 1)[1]
 
 
 def _roomy() -> str | None:

@@ -57,7 +57,11 @@ class Receiver:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.scheme = "http" if pem is None else "https"
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            args=(0.01,),  # close() waits that long
+            daemon=True,
+        )
         self._thread.start()
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:

@@ -30,6 +30,7 @@ from mailtwist.store.database import Inline
 from mailtwist.store.ids import now_us
 from mailtwist.store.secrets import Secrets
 from mailtwist.tls import pem
+from mailtwist.tls.acme import authority
 from mailtwist.tls.acme.accounts import PURPOSE as ACCOUNT_PURPOSE
 from mailtwist.tls.acme.issuance import Issuance
 from mailtwist.tls.acme.proofs import Challenges
@@ -43,6 +44,12 @@ EMAIL = "admin@example.com"
 SECRETS = Secrets(b"k" * 32)
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at an authority that is beside us."""
+    monkeypatch.setattr(authority, "FIRST_LOOK_S", 0.02)
 
 
 class Here:
