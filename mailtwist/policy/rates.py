@@ -1,31 +1,38 @@
-"""How much one client may do in a time: connections, messages, recipients.
+"""How much one client may do in a time: connections, messages, recipients, requests.
 
-The rules are rows of a table: what is counted, of whom, and which setting says how many. A
-window begins with the first event that is counted and ends at its time; what is refused is
-not counted, so that a client that hammers gets back in when its window has passed.
+The rules are rows of a table, :mod:`mailtwist.policy.rate_rules`. A window begins with the
+first event that is counted and ends at its time; what is refused is not counted, so that a
+client that hammers gets back in when its window has passed.
 
 Counts are kept here and written in groups, once a second at most, for other nodes and for the
 next start; what a subject did once is not worth a row. A subject that is new here is read from
 its row first.
+
+Where a Redis is up, each event is counted there too, in one window of all nodes at once. What
+is counted here goes on beside it, and the fuller of the two decides: a Redis that goes away,
+or comes back empty, opens nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailtwist.config import Settings
-from mailtwist.config.rates import MINUTE, Rate
+from mailtwist.config.outgoing import Inbox, Send
+from mailtwist.config.rates import Rate
 from mailtwist.errors import MailError
-from mailtwist.mail.address import Address
-from mailtwist.net.counters import network_of
 from mailtwist.net.networks import Networks
+from mailtwist.net.redis import Redis, RedisAway
+from mailtwist.net.redis import Window as Shared
+from mailtwist.policy.rate_rules import BY_ADDRESS, RULES, Client, Event, Rule
 from mailtwist.store import rates as rows
+
+__all__ = ["Client", "Event", "Rates", "NO_RATES"]
 
 log = Logger()
 
@@ -34,79 +41,22 @@ ROWS_AT_ONCE: Final = 200
 MAX_WINDOWS: Final = 50_000
 
 
-class Event(StrEnum):
-    CONNECTION = "connection"
-    LOGIN = "login"
-    MESSAGE = "message"  # counted at MAIL
-    RECIPIENT = "recipient"
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """``username``: of the login, "" without one. ``reverse_path``: of the message."""
-
-    address: str
-    username: str = ""
-    reverse_path: Address | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """``subject``: who is counted, "" for nobody."""
-
-    scope: str
-    event: Event
-    subject: Callable[[Client], str]
-    rate: Callable[[Settings], Rate]
-
-
-def _network(client: Client) -> str:
-    return network_of(client.address)
-
-
-def _stranger(client: Client) -> str:
-    """Behind one address there may be many users, who are known by name."""
-    return "" if client.username else network_of(client.address)
-
-
-def _login(client: Client) -> str:
-    return client.username
-
-
-def _sender(client: Client) -> str:
-    """Bounces have no sender: all that there are must not be counted as one's."""
-    return client.reverse_path.folded if client.reverse_path is not None else ""
-
-
-def _inbox_rate(settings: Settings) -> Rate:
-    return Rate(settings.inbox.smtp_rate if settings.inbox.domain else 0, MINUTE)
-
-
-RULES: Final = (
-    Rule("connections", Event.CONNECTION, _network, lambda s: s.limits.connection_rate),
-    Rule("connections of account", Event.LOGIN, _login, lambda s: s.limits.account_connection_rate),
-    Rule("messages of address", Event.MESSAGE, _stranger, lambda s: s.limits.message_rate),
-    Rule("messages of account", Event.MESSAGE, _login, lambda s: s.limits.account_message_rate),
-    Rule("messages of sender", Event.MESSAGE, _sender, _inbox_rate),
-    Rule("recipients of address", Event.RECIPIENT, _stranger, lambda s: s.limits.recipient_rate),
-    Rule(
-        "recipients of account", Event.RECIPIENT, _login, lambda s: s.limits.account_recipient_rate
-    ),
-)
-# Of a client by its address, who may be exempt.
-_BY_ADDRESS: Final = frozenset({_network, _stranger})
-
 Key = tuple[str, str]  # scope and subject
+_NOTHING: Final = rows.Count(0, 0)
 
 
 @dataclass(slots=True, eq=False)
 class Window:
-    """What a subject did: ``written`` is in its row, ``pending`` not yet. Microseconds."""
+    """What a subject did: ``written`` is in its row, ``pending`` not yet. Microseconds.
+
+    ``shared``: what Redis said last, of its window, which may end at another time.
+    """
 
     ends_at: int
     lasts: int
     written: int = 0
     pending: int = 0
+    shared: rows.Count = _NOTHING
     is_told: bool = False
 
     @property
@@ -116,6 +66,12 @@ class Window:
     def adopt(self, found: rows.Count) -> None:
         """Take what the row says."""
         self.written, self.ends_at = found
+
+    def closed_until(self, limit: int, now: int) -> int:
+        """When it lets events in again; 0: it does."""
+        own = self.ends_at if self.count >= limit else 0
+        is_full = self.shared.n >= limit and self.shared.ends_at > now
+        return max(own, self.shared.ends_at) if is_full else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +85,20 @@ class _Asked:
     def lasts(self) -> int:
         return int(self.rate.window_s * 1_000_000)
 
+    @property
+    def shared(self) -> Shared:
+        scope, subject = self.key
+        return Shared(f"rate:{scope}:{subject}", self.rate.count, self.lasts // 1000)
+
 
 class Rates:
     """The counts of this process. ``clock``: IReactorTime, of the wall."""
 
-    def __init__(self, database: Any, *, settings: Settings, clock: Any) -> None:
+    def __init__(
+        self, database: Any, *, settings: Settings, clock: Any, redis: Redis | None = None
+    ) -> None:
         self._database = database
+        self._redis = redis
         self._clock = clock
         self._windows: dict[Key, Window] = {}  # in the order in which they were opened
         self._unwritten: dict[Key, Window] = {}
@@ -161,16 +125,37 @@ class Rates:
         for each in asked:
             if self._open(each) is None:
                 self._add(each, await self._find(each))
+        if self._redis is not None and asked:
+            # Who hammers is not told so by Redis each time.
+            if self._tell_closed(asked, client):
+                return False
+            if self._redis.is_up and not await self._take_shared(self._redis, asked):
+                self._tell_closed(asked, client)
+                return False
         return self._take(asked, client)
 
     def take_at_once(self, event: Event, client: Client) -> bool:
-        """The same where nobody can wait: rows of new subjects are read afterwards."""
+        """The same where nobody can wait: rows and Redis are asked afterwards."""
         asked = self._asked(event, client)
         for each in asked:
             if self._open(each) is None:
                 self._add(each, None)
                 Deferred.fromCoroutine(self._learn(each))
+        if self._redis is not None and asked:
+            if self._tell_closed(asked, client):
+                return False
+            if self._redis.is_up:
+                Deferred.fromCoroutine(self._take_shared(self._redis, asked))
         return self._take(asked, client)
+
+    def ends_in(self, event: Event, client: Client) -> float:
+        """Seconds until such an event is let in again; 0: it is now."""
+        waits = [self._wait(each) for each in self._asked(event, client)]
+        return max(waits, default=0) / 1_000_000
+
+    def _wait(self, each: _Asked) -> int:
+        window, now = self._open(each), self._now()
+        return 0 if window is None else max(0, window.closed_until(each.rate.count, now) - now)
 
     async def stop(self) -> None:
         """Write what is not written yet; the database is still open."""
@@ -187,20 +172,29 @@ class Rates:
         is_exempt = bool(self._exempt) and client.address in self._exempt
         found = []
         for rule, rate in self._active[event]:
-            subject = "" if is_exempt and rule.subject in _BY_ADDRESS else rule.subject(client)
+            subject = "" if is_exempt and rule.subject in BY_ADDRESS else rule.subject(client)
             if subject:
                 found.append(_Asked((rule.scope, rows.storable(subject)), rate))
         return found
 
+    def _tell_closed(self, asked: Sequence[_Asked], client: Client) -> bool:
+        """Whether a window is full, ours or that of all nodes; the log hears of it."""
+        now = self._now()
+        for each in asked:
+            window = self._window(each)
+            if window.closed_until(each.rate.count, now):
+                self._tell(each, window, client)
+                return True
+        return False
+
     def _take(self, asked: Sequence[_Asked], client: Client) -> bool:
         """All rules count an event, or none does."""
-        for each in asked:
-            window = self._windows[each.key]
+        windows = [(each, self._window(each)) for each in asked]
+        for each, window in windows:
             if window.count >= each.rate.count:
                 self._tell(each, window, client)
                 return False
-        for each in asked:
-            window = self._windows[each.key]
+        for each, window in windows:
             window.pending += 1
             if window.count > 1 or each.rate.count == 1:
                 self._unwritten[each.key] = window
@@ -231,15 +225,35 @@ class Rates:
             return None
         return window
 
-    def _add(self, each: _Asked, found: rows.Count | None) -> None:
-        if self._open(each) is not None:
-            return  # somebody else was here while we looked
+    def _add(self, each: _Asked, found: rows.Count | None) -> Window:
+        others = self._open(each)
+        if others is not None:
+            return others  # somebody else was here while we looked
         self._windows.pop(each.key, None)  # to stand behind those that were opened before
         if len(self._windows) >= MAX_WINDOWS:
             del self._windows[next(iter(self._windows))]
         window = self._windows[each.key] = Window(self._now() + each.lasts, each.lasts)
         if found is not None:
             window.adopt(found)
+        return window
+
+    def _window(self, each: _Asked) -> Window:
+        """It may have ended, or been forgotten, while something else was waited for."""
+        window = self._open(each)
+        return self._add(each, None) if window is None else window
+
+    # -- all nodes at once --------------------------------------------------------------------
+
+    async def _take_shared(self, redis: Redis, asked: Sequence[_Asked]) -> bool:
+        """Count an event where all nodes do; True too where that is not possible now."""
+        try:
+            taken = await redis.take([each.shared for each in asked])
+        except RedisAway:
+            return True
+        now = self._now()
+        for each, n, ends_in in zip(asked, taken.counts, taken.ends_in_ms, strict=True):
+            self._window(each).shared = rows.Count(n, now + ends_in * 1000)
+        return taken.is_taken
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -307,4 +321,6 @@ class Rates:
             window.adopt(count)
 
 
-NO_RATES: Final = Rates(None, settings=Settings(), clock=None)
+NO_RATES: Final = Rates(
+    None, settings=Settings(inbox=Inbox(api_rate=0), send=Send(rate=0)), clock=None
+)

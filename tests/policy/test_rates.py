@@ -13,14 +13,16 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from mailtwist.config import Settings
-from mailtwist.config.outgoing import Inbox
+from mailtwist.config.outgoing import Inbox, Send
 from mailtwist.config.rates import Rate
 from mailtwist.config.settings import Limits
 from mailtwist.errors import StoreUnavailable
 from mailtwist.mail.address import Address
+from mailtwist.net.redis import RedisAway, Taken
 from mailtwist.policy import rates as policy
 from mailtwist.policy.rates import NO_RATES, Client, Event, Rates
 from mailtwist.store.database import Inline
+from mailtwist.store.engine import open_engine
 from mailtwist.store.tables import rate_count
 from tests.support.now import now
 
@@ -30,9 +32,19 @@ HERE = Client("192.0.2.1", reverse_path=SENDER)
 THERE = Client("198.51.100.1", reverse_path=OTHER)
 
 
-def settings(*, smtp_rate: int = 50, domain: str = "", **limits: Any) -> Settings:
+def settings(
+    *,
+    smtp_rate: int = 50,
+    domain: str = "",
+    api_rate: int = 0,
+    send_rate: int = 0,
+    **limits: Any,
+) -> Settings:
     return replace(
-        Settings(), limits=Limits(**limits), inbox=Inbox(domain=domain, smtp_rate=smtp_rate)
+        Settings(),
+        limits=Limits(**limits),
+        inbox=Inbox(domain=domain, smtp_rate=smtp_rate, api_rate=api_rate),
+        send=Send(rate=send_rate),
     )
 
 
@@ -50,6 +62,39 @@ def clock():
 @pytest.fixture
 def make(database, clock):
     return lambda given: Rates(database, settings=given, clock=clock)
+
+
+class FakeRedis:
+    """Counts as the script does, on a clock; ``waiting``: answers when it is told to."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.is_up = True
+        self.is_dying = False
+        self.asked = 0
+        self.turns: list[Deferred[None]] | None = None
+        self.found: dict[str, tuple[int, float]] = {}
+
+    async def take(self, windows):
+        self.asked += 1
+        if self.turns is not None:
+            self.turns.append(Deferred())
+            await self.turns[-1]
+        if self.is_dying:
+            self.is_up = False
+            raise RedisAway
+        now = self.clock.seconds()
+        held = [self.found.get(each.key, (0, 0.0)) for each in windows]
+        held = [
+            (n, end) if end > now else (0, now + each.lasts_ms / 1000)
+            for each, (n, end) in zip(windows, held, strict=True)
+        ]
+        is_taken = all(n < each.limit for each, (n, _) in zip(windows, held, strict=True))
+        held = [(n + is_taken, end) for n, end in held]
+        if is_taken:
+            self.found.update({each.key: it for each, it in zip(windows, held, strict=True)})
+        ends = [round((end - now) * 1000) for _, end in held]
+        return Taken(is_taken, [n for n, _ in held], ends)
 
 
 def messages(rates, client=HERE, n=1, event=Event.MESSAGE):
@@ -115,6 +160,42 @@ def test_logins_are_counted_by_name_wherever_they_are(make):
     assert messages(rates, Client("192.0.2.1", "alice@example.com"), 2) == [True, True]
     assert messages(rates, Client("198.51.100.1", "alice@example.com")) == [False]
     assert messages(rates, Client("192.0.2.1", "bob@example.com")) == [True]
+
+
+@pytest.mark.mission("ADG-09")
+@pytest.mark.parametrize(
+    ("event", "given"),
+    [
+        (Event.SEND_REQUEST, settings(send_rate=3)),
+        (Event.INBOX_REQUEST, settings(api_rate=3)),
+        (Event.WRONG_KEY, settings(api_rate=3)),
+    ],
+    ids=str,
+)
+def test_requests_are_counted_by_address_and_told_when_to_come_back(make, clock, event, given):
+    rates = make(given)
+    loopback = Client("127.0.0.1")
+    assert rates.ends_in(event, loopback) == 0
+    assert messages(rates, loopback, 3, event) == [True] * 3
+    clock.advance(20.5)
+    assert messages(rates, loopback, 5, event) == [False] * 5
+    assert rates.ends_in(event, loopback) == 39.5
+    assert rates.ends_in(event, HERE) == 0
+    assert messages(rates, HERE, 1, event) == [True]
+    clock.advance(39.5)
+    assert rates.ends_in(event, loopback) == 0
+    assert messages(rates, loopback, 1, event) == [True]
+
+
+def test_nobody_is_exempt_who_guesses_keys(make):
+    rates = make(settings(api_rate=1, send_rate=1, exempt=("127.0.0.0/8",)))
+    loopback = Client("127.0.0.1")
+    for each, let_in in (
+        (Event.INBOX_REQUEST, True),
+        (Event.SEND_REQUEST, True),
+        (Event.WRONG_KEY, False),
+    ):
+        assert messages(rates, loopback, 2, each) == [True, let_in]
 
 
 @pytest.mark.parametrize(
@@ -329,8 +410,6 @@ def test_a_refusal_is_logged_once_a_window(make, clock):
 
 
 def test_inline_stores_serve_too(sqlite_url):
-    from mailtwist.store.engine import open_engine
-
     opened = open_engine(sqlite_url)
     try:
         rates = Rates(Inline(opened), settings=THREE, clock=Clock())
@@ -338,3 +417,106 @@ def test_inline_stores_serve_too(sqlite_url):
         now(rates.stop())
     finally:
         opened.dispose()
+
+
+# -- with a Redis -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis(clock):
+    return FakeRedis(clock)
+
+
+@pytest.fixture
+def share(sqlite_url, clock, redis):
+    """Makes nodes that share it."""
+    opened = open_engine(sqlite_url)
+    store = Inline(opened)
+    yield lambda given: Rates(store, settings=given, clock=clock, redis=redis)
+    store.release()
+    opened.dispose()
+
+
+def test_what_nodes_share_is_counted_at_once(share, redis):
+    one, other = share(INBOX), share(INBOX)
+    assert messages(one, n=30) == [True] * 30
+    assert messages(other, n=25) == [True] * 20 + [False] * 5
+    assert messages(one) == [False]
+    assert messages(other, THERE) == [True]
+
+
+@pytest.mark.parametrize("loses", ["counts", "answers"])
+def test_a_redis_that_goes_away_opens_nothing(share, clock, redis, loses):
+    rates = share(THREE)
+    assert messages(rates, n=2) == [True, True]
+    if loses == "counts":
+        redis.found.clear()
+    else:
+        redis.is_dying = True
+    assert messages(rates, n=5) == [True] + [False] * 4
+    redis.is_up, redis.is_dying = True, False
+    assert messages(rates, n=5) == [False] * 5
+    clock.advance(60)
+    assert messages(rates, n=4) == [True] * 3 + [False]
+
+
+def test_who_hammers_does_not_hammer_redis(share, clock, redis):
+    one, other = share(THREE), share(THREE)
+    messages(one, n=3)
+    clock.advance(policy.WRITE_EVERY_S / 2)  # no row tells it yet
+    assert messages(other, n=50) == [False] * 50
+    assert messages(one, n=50) == [False] * 50
+    assert redis.asked == 4
+    # The window of all nodes ends, whenever this one began its own.
+    assert other.ends_in(Event.MESSAGE, HERE) == 59.5
+    clock.advance(59.5)
+    assert messages(other, n=4) == [True] * 3 + [False]
+
+
+def test_when_one_window_of_all_nodes_is_full_no_other_counts(share, redis):
+    given = settings(domain="inbox.example", message_rate=Rate(2))
+    one, other = share(given), share(given)
+    messages(one, n=2)
+    assert messages(other, n=9) == [False] * 9
+    assert {n for n, _ in redis.found.values()} == {2}
+    elsewhere = Client("203.0.113.9", reverse_path=SENDER)
+    assert messages(other, elsewhere, 3) == [True, True, False]
+
+
+def test_among_many_at_once_no_limit_is_exceeded(share, redis):
+    rates = share(THREE)
+    redis.turns = []
+    taking = [Deferred.fromCoroutine(rates.take(Event.MESSAGE, HERE)) for _ in range(9)]
+    for turn in redis.turns:
+        redis.found.clear()  # it starts anew all the time
+        turn.callback(None)
+    assert [each.result for each in taking].count(True) == 3
+
+
+def test_connections_wait_for_no_redis(share, clock, redis):
+    given = settings(connection_rate=Rate(3))
+    one, other = share(given), share(given)
+    redis.turns = []
+    assert [one.take_at_once(Event.CONNECTION, HERE) for _ in range(4)] == [True] * 3 + [False]
+    for turn in redis.turns:
+        turn.callback(None)
+    redis.turns = None
+    # It learns of the others' by its first.
+    assert [other.take_at_once(Event.CONNECTION, HERE) for _ in range(3)] == [True, False, False]
+
+
+def test_nobody_is_asked_about_nobody(share, redis):
+    rates = share(THREE)
+    assert messages(rates, Client(""), 5) == [True] * 5
+    assert redis.asked == 0
+
+
+def test_a_window_that_was_forgotten_meanwhile_is_no_fault(share, clock, redis, monkeypatch):
+    monkeypatch.setattr(policy, "MAX_WINDOWS", 1)
+    rates = share(settings(domain="inbox.example", message_rate=Rate(9)))
+    assert messages(rates, n=3) == [True] * 3
+    redis.turns = []
+    taking = Deferred.fromCoroutine(rates.take(Event.MESSAGE, THERE))
+    clock.advance(3600)
+    redis.turns[0].callback(None)
+    assert taking.result is True
