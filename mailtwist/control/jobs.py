@@ -1,8 +1,9 @@
 """Housekeeping that one node does for all, in small steps, while it holds the lease.
 
 Removed: what is left of removed accounts, counts of bad logins that mean nothing any more,
-messages of the queue that are long finished, and events and what was posted of them, when they
-were kept long enough. (Octets that nothing refers to are the database's own business.)
+messages of the queue that are long finished, and captured mail, events and what was posted of
+them, when they were kept long enough. (Octets that nothing refers to are the database's own
+business.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from twisted.internet.task import deferLater
 from mailtwist.errors import MailError
 from mailtwist.net.periodic import Periodic
 from mailtwist.policy.lockout import WINDOW_S
-from mailtwist.store import accounts, events, failures, lease, mailboxes, rates, webhooks
+from mailtwist.store import (
+    accounts,
+    events,
+    failures,
+    inbox,
+    lease,
+    mailboxes,
+    rates,
+    send_requests,
+    webhooks,
+)
 from mailtwist.store.database import Database
 from mailtwist.store.engine import Connection
 from mailtwist.store.queue import sweep
@@ -31,15 +42,22 @@ class Housekeeping:
     """Runs the housekeeping once a minute; ``clock`` is the reactor's.
 
     ``keeps_delivered``: ``queue.keep_delivered_messages``; ``events_us``: how long events are
-    kept.
+    kept; ``inbox_us``: how long captured mail is, 0: for ever.
     """
 
     def __init__(
-        self, database: Database, clock: Any, *, keeps_delivered: bool = False, events_us: int = 0
+        self,
+        database: Database,
+        clock: Any,
+        *,
+        keeps_delivered: bool = False,
+        events_us: int = 0,
+        inbox_us: int = 0,
     ) -> None:
         self._database = database
         self._clock = clock
         self._events_us = events_us
+        self._inbox_us = inbox_us
         self._keeps_delivered = keeps_delivered
         self._sweeping = Periodic("housekeeping", self.sweep, every_s=EVERY_S, clock=clock)
 
@@ -75,6 +93,9 @@ class Housekeeping:
         for account_id, mailbox_id in mailboxes.deleted(connection, 1):
             mailboxes.remove_step(connection, account_id, mailbox_id, ACCOUNT_ROWS)
             return True
+        if self._inbox_us and not inbox.sweep(connection, now, self._inbox_us):
+            return True
         is_done = events.sweep(connection, now, self._events_us)
         is_done = webhooks.sweep(connection, now) and is_done
+        is_done = send_requests.sweep(connection, now) and is_done
         return not (sweep.step(connection, now, self._keeps_delivered) and is_done)

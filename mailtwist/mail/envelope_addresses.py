@@ -64,6 +64,20 @@ def _read(envelope: bytes) -> Addresses:
     return Addresses(**{name: _joined(each) for name, each in found.items()})
 
 
+def of_tuple(rendered: bytes) -> str | None:
+    """The bare address of one tuple; None: it begins or ends a group."""
+    strings: list[bytes | None] = []
+    at = 1
+    while (token := _TOKEN.match(rendered, at)) is not None and token[0] != b")":
+        at = token.end()
+        if token[0] != b" ":
+            value, at = _string(token, rendered)
+            strings.append(value)
+    if len(strings) != 4 or strings[3] is None:
+        return None
+    return _address(strings)
+
+
 # Pages are read again and again.
 _known = lru_cache(maxsize=_KEPT)(_read)
 

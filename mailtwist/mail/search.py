@@ -119,6 +119,11 @@ class SentDate:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """It has an attachment. No key of IMAP says so; searches for people do."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModSeq:
     """Modification sequence at or above ``modseq`` (RFC 7162 §3.1.5)."""
 
@@ -157,6 +162,7 @@ Node: TypeAlias = (
     | Smaller
     | InternalDate
     | SentDate
+    | Attached
     | ModSeq
     | Recent
     | New

@@ -19,6 +19,10 @@ MAX_OCTETS: Final = 4 * 1024 * 1024  # of one message; more is not searched
 
 _TAG = re.compile(r"<[^<>]*+>")
 _HIDDEN = re.compile(r"<(?:script|style)\b[^<]*+(?:<(?!/(?:script|style)\b)[^<]*+)*+", re.I)
+_BLOCK = re.compile(
+    r"</?(?:p|div|br|hr|td|th|tr|table|h[1-6]|li|ul|ol|center|section|pre|blockquote)\b[^<>]*+>",
+    re.I,
+)
 _ENTITY = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([A-Za-z][A-Za-z0-9]{1,30}));")
 
 
@@ -61,18 +65,29 @@ _UNFOLD = re.compile(rb"\r?\n([ \t])")
 
 def part_text(data: bytes, part: Part) -> str:
     """The text of one text part, its encoding, charset and markup undone."""
+    text = decoded(data, part)
+    return strip_markup(text) if part.content_type == "text/html" else text
+
+
+def decoded(data: bytes, part: Part) -> str:
+    """The text of one text part, its encoding and charset undone; markup stays."""
     if part.encoding == "base64":
         data = decode_base64(data)
     elif part.encoding == "quoted-printable":
         data = a2b_qp(data)
-    text = decode_charset(data, part.charset)
-    return strip_markup(text) if part.content_type == "text/html" else text
+    return decode_charset(data, part.charset)
 
 
 def strip_markup(html: str) -> str:
     """What of HTML a reader sees, roughly: no tags, no scripts, entities decoded."""
     text = _TAG.sub(" ", _HIDDEN.sub(" ", html))
     return " ".join(_ENTITY.sub(_character, text).split())
+
+
+def lines(html: str) -> str:
+    """The same, with a line for each paragraph, row or cell."""
+    pieces = _BLOCK.split(_HIDDEN.sub(" ", html))
+    return "\n".join(filter(None, map(strip_markup, pieces)))
 
 
 def _character(match: re.Match[str]) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mailtwist.errors import OverQuota
+from mailtwist.errors import NotFound, OverQuota
 from mailtwist.mail.address import Address
 from mailtwist.mail.srs import Srs, is_srs
 from mailtwist.queue.envelope import Recipient
 from mailtwist.queue.refusals import RELAY_DENIED, USER_UNKNOWN, refusal, suppressed
-from mailtwist.store import accounts
+from mailtwist.store import accounts, inbox, projects
 from mailtwist.store.directory import Foreign, Target
 from mailtwist.store.ids import now_us
 from mailtwist.store.queue import suppression
@@ -20,8 +20,8 @@ from mailtwist.store.queue.values import LOCAL
 if TYPE_CHECKING:
     from mailtwist.config import Settings
 
-# Who gets what nobody owns, in dev_mode. `.invalid` can be nobody's domain (RFC 2606 §2).
-CAPTURED: Final = "captured@mailtwist.invalid"
+# Who gets what nobody owns, in dev_mode, and what is for the inbox domains.
+CAPTURED: Final = inbox.ACCOUNT
 MAX_CACHED: Final = 20_000
 
 Targets = Sequence[Target | Foreign]
@@ -59,6 +59,7 @@ class Admission:
         self._now = now
         self._unlimited: set[int] = set()  # accounts without quota: nothing to look up
         self._captured: Target | None = None
+        self._projects: dict[int, Target | None] = {}  # by account; None: no project's
         self.configure(settings)
         database.changes.watch("account", self.clear)
         database.changes.watch("suppression", self._forget_bounces)
@@ -78,10 +79,19 @@ class Admission:
         self._bounced = _Bounced()
 
     async def admit(
-        self, address: Address, *, size: int, may_relay: bool, is_sandbox: bool, is_bounce: bool
+        self,
+        address: Address,
+        *,
+        size: int,
+        may_relay: bool,
+        is_sandbox: bool,
+        is_bounce: bool,
+        account_id: int,
     ) -> Recipient:
         """See :meth:`mailtwist.queue.intake.Intake.admit`."""
-        targets = await self.resolve(
+        project = await self.project(account_id) if account_id else None
+        targets: Targets = (project,) if project else ()
+        targets = targets or await self.resolve(
             address, may_relay=may_relay, is_sandbox=is_sandbox, is_bounce=is_bounce
         )
         for target in targets:
@@ -94,26 +104,42 @@ class Admission:
     ) -> Targets:
         """Whom an address stands for; whether they have room is not looked at. Raises: Refusal."""
         if is_sandbox:
-            return await self._sandboxed(await self.directory.resolve(address))
+            return await self._sandboxed(await self._owners(address))
         if is_srs(address.local_part) and await self._is_ours(address):
-            address = self._returning(address, is_bounce)
-            may_relay = True
-        targets = await self.directory.resolve(address)
+            original = self._original(address, is_bounce)
+            if original is None:
+                return await self._inboxes(address)
+            address, may_relay = original, True
+        targets = await self._owners(address)
         if targets and not self._is_lmtp:
             return targets
         return await self._queued(address, targets, may_relay)
 
+    async def _owners(self, address: Address) -> Targets:
+        """Whom the directory knows; an inbox has its account then."""
+        targets = await self.directory.resolve(address)
+        for target in targets:
+            if isinstance(target, Target) and not target.account_id:
+                made = (await self._capture()).account_id
+                return [_with_account(each, made) for each in targets]
+        return targets
+
     async def _is_ours(self, address: Address) -> bool:
         return await self.directory.is_local(address.domain)
 
-    def _returning(self, address: Address, is_bounce: bool) -> Address:
-        """Whom a bounce of forwarded mail is for (mail.srs). Raises: Refusal."""
+    def _original(self, address: Address, is_bounce: bool) -> Address | None:
+        """Whom a bounce of forwarded mail is for (mail.srs)."""
         # Only what we ourselves sent on comes back, and only as a bounce: no open relay.
         seconds = self._now() / 1_000_000
-        original = self._srs.original(address, seconds=seconds) if self._srs and is_bounce else None
-        if original is None:
+        return self._srs.original(address, seconds=seconds) if self._srs and is_bounce else None
+
+    async def _inboxes(self, address: Address) -> Targets:
+        """In an inbox domain what seems to be of forwarded mail is a name too. Raises: Refusal."""
+        targets = await self._owners(address)
+        found = [each for each in targets if isinstance(each, Target) and each.is_captured]
+        if not found:
             raise refusal(USER_UNKNOWN)
-        return original
+        return found
 
     async def _sandboxed(self, targets: Targets) -> Targets:
         """In dev_mode every address is somebody's, and nothing leaves."""
@@ -175,20 +201,70 @@ class Admission:
         if too_big or too_many:
             raise OverQuota()
 
-    async def captured(self) -> Targets:
-        """Where mail goes that nobody is to get."""
-        return (await self._capture(),)
+    async def captured(self, account_id: int = 0) -> Target:
+        """Where mail goes that nobody is to get: to a project, or to the inbox account (0).
+
+        Raises: NotFound for an account that captures nothing.
+        """
+        project = await self.project(account_id) if account_id else None
+        if project is not None:
+            return project
+        made = await self._capture()
+        if account_id not in {0, made.account_id}:
+            raise NotFound("No such project", detail=f"account {account_id}")
+        return made
+
+    async def project(self, account_id: int) -> Target | None:
+        """Where an account captures what it sends; None: it is no project's.
+
+        Raises: NotFound for an account that is gone: it may have been one's.
+        """
+        known = self._projects
+        # An account is a project's from its first day to its last or never, and its number does
+        # not come back: no answer is ever stale.
+        if account_id not in known:
+            found = await self.database.read(
+                lambda connection: _capturing_target(connection, account_id)
+            )
+            if len(known) >= MAX_CACHED:
+                known.clear()
+            known[account_id] = found
+        return known.get(account_id)
 
     async def _capture(self) -> Target:
         """The account that keeps what nobody owns, made when it is first needed."""
         if self._captured is None:
-            found = await self.database.write(_find_or_add_captured)
-            self._captured = Target(found, "INBOX", CAPTURED)
+            found = await self.database.read(inbox.account) or await self._make_inbox_account()
+            self._captured = Target(found, "INBOX", CAPTURED, is_captured=True)
         return self._captured
 
+    async def _make_inbox_account(self) -> int:
+        try:
+            return int(await self.database.write(_find_or_add_captured))
+        except Exception:
+            # Another node may have made it at the same moment.
+            found = int(await self.database.read(inbox.account))
+            if not found:
+                raise
+            return found
 
-def _for_lmtp(target: Target | Foreign, given: Address) -> Foreign:
-    if isinstance(target, Foreign):
+
+def _capturing_target(connection: Any, account_id: int) -> Target | None:
+    project = projects.of_account(connection, account_id)
+    if project is None:
+        accounts.get(connection, account_id)
+        return None
+    return Target(account_id, "INBOX", project.username, is_captured=True)
+
+
+def _with_account(target: Target | Foreign, account_id: int) -> Target | Foreign:
+    if isinstance(target, Target) and not target.account_id:
+        return replace(target, account_id=account_id)
+    return target
+
+
+def _for_lmtp(target: Target | Foreign, given: Address) -> Target | Foreign:
+    if isinstance(target, Foreign) or target.is_captured:
         return target
     # The spelling is the client's, unless an alias led elsewhere.
     address = str(given) if target.address == given.folded else target.address
@@ -196,7 +272,4 @@ def _for_lmtp(target: Target | Foreign, given: Address) -> Foreign:
 
 
 def _find_or_add_captured(connection: Any) -> int:
-    account = accounts.find(connection, CAPTURED)
-    if account is None:
-        account = accounts.add(connection, CAPTURED, [], now=now_us())
-    return account.account_id
+    return inbox.ensure_account(connection, now=now_us())

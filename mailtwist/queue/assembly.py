@@ -13,6 +13,7 @@ from typing import Any, Final
 from mailtwist.config import Listener, Settings
 from mailtwist.mail.srs import Srs
 from mailtwist.net.dns import Resolver
+from mailtwist.net.redis import Redis
 from mailtwist.policy.checks import Checks
 from mailtwist.policy.dkim import Signer
 from mailtwist.policy.dkim_check import dkim_check
@@ -50,6 +51,7 @@ class Mail:
         reactor: Any,
         secrets: Secrets,
         threads: Derivation,
+        redis: Redis | None = None,
     ) -> None:
         now = _microseconds_of(reactor)
         self.signer = Signer(
@@ -58,7 +60,7 @@ class Mail:
         srs = Srs(secrets.derive(SRS_PURPOSE))
         self.resolver = Resolver(settings.outbound.resolver, reactor=reactor)
         self.checks = self._checks(settings, threads, reactor)
-        self.rates = Rates(database, settings=settings, clock=reactor)
+        self.rates = Rates(database, settings=settings, clock=reactor, redis=redis)
         self.intake = Intake(
             database,
             directory,
@@ -129,6 +131,7 @@ class Mail:
 
     async def start(self) -> None:
         """Begin to deliver; the database is started. Raises: MailError."""
+        await self.intake.start()
         if self.runner is not None:
             await self.runner.start()
             self.rotation.start()

@@ -97,6 +97,10 @@ class Dispatch:
         """Whether a fresh message can go straight to its next hops."""
         return self.window.has_room(octets) and self.lanes.has_room(message)
 
+    def is_down(self, message: Message) -> bool:
+        """Whether a next hop is known not to answer, so that the message waits for its time."""
+        return self.lanes.is_down(message, self.now())
+
     def admit(self, message: Message, data: bytes | None, held: Held, lease_until: int) -> None:
         """Put a fresh message, leased, into the lanes of its next hops."""
         for job in self._jobs(message, data, held, lease_until):

@@ -146,6 +146,7 @@ class StoredMessage:
     ) -> None:
         intake, origin, mail = self._intake, self._origin, self._envelope.mail
         has_copy = origin.is_authenticated and intake.settings.delivery.sent_copy
+        has_copy = has_copy and not _is_captured(plan, origin)
         author = Author(
             origin.hostname, origin.account_id, has_copy, is_login=origin.is_authenticated
         )
@@ -162,6 +163,11 @@ class StoredMessage:
             log.debug("spool not discarded", session=self._origin.session_id)
         except Exception:
             log.failure("spool not discarded", session=self._origin.session_id)
+
+
+def _is_captured(plan: DeliveryPlan, origin: Origin) -> bool:
+    """Whether a project has it already."""
+    return any(entry.inbox and entry.account_id == origin.account_id for entry in plan.entries)
 
 
 def _leaves(envelope: Envelope) -> bool:

@@ -117,6 +117,11 @@ class Intake:
         self.settings = settings
         self._admission.configure(settings)
 
+    async def start(self) -> None:
+        """Make what mail is captured in, so that no client waits for it. Raises: MailError."""
+        if self.settings.inbox.domain:
+            await self._admission.captured()
+
     @property
     def signs(self) -> bool:
         """Whether mail that leaves gets signatures."""
@@ -132,16 +137,30 @@ class Intake:
         may_relay: bool = False,
         is_sandbox: bool = False,
         is_bounce: bool = False,
+        account_id: int = 0,
     ) -> Coroutine[Any, Any, Recipient]:
         """The recipient that an address names; `size` octets are announced for it.
 
-        `is_bounce`: the reverse-path is null. Raises: Refusal for a user that is unknown, a
+        `is_bounce`: the reverse-path is null. `account_id`: of the login; what a project's sends
+        is captured, whoever it is for. Raises: Refusal for a user that is unknown, a
         domain that is not ours (unless the client `may_relay`), an address that bounced too
         often; OverQuota.
         """
         return self._admission.admit(
-            address, size=size, may_relay=may_relay, is_sandbox=is_sandbox, is_bounce=is_bounce
+            address,
+            size=size,
+            may_relay=may_relay,
+            is_sandbox=is_sandbox,
+            is_bounce=is_bounce,
+            account_id=account_id,
         )
+
+    async def captures(self, account_id: int) -> bool:
+        """Whether whatever an account sends is captured in it: it is a project's.
+
+        0 is nobody's account. Raises: NotFound for one that is gone.
+        """
+        return account_id != 0 and await self._admission.project(account_id) is not None
 
     async def is_local(self, domain: str) -> bool:
         """Whether mail for a domain stays here."""
@@ -189,26 +208,31 @@ class Intake:
         sign: bool = True,
         is_report: bool = False,
         is_captured: bool = False,
+        captured_in: int = 0,
         sent_copy: bool = False,
         destination: str = "",
         refused: list[Refusal] | None = None,
+        admitted: list[Recipient] | None = None,
     ) -> Acceptance | None:
         """What writes a letter of our own, a whole message with CRLF line ends.
 
         Recipients that are refused are left out; None: nobody is left. `is_report`: no quota
-        holds for it. `is_captured`: whoever it is for, it is kept and nobody gets it. `sent_copy`:
+        holds for it. `is_captured`: whoever it is for, it is kept and nobody gets it; so is what a
+        project sends. `captured_in`: the account that keeps it, 0: the inbox account. `sent_copy`:
         one goes into the Sent mailbox of `account_id`. `destination`: it leaves that way for all
         of them, whosever they are. `refused` gets what is said of those left out.
-        Raises: StoreUnavailable, StoreFull.
+        `admitted`: what :meth:`admit` made of the recipients, where the caller has asked.
+        Raises: NotFound when `captured_in` captures nothing, StoreUnavailable, StoreFull.
         """
+        if not captured_in and await self.captures(account_id):
+            captured_in = account_id
+        is_captured = is_captured or bool(captured_in)
         # In dev_mode nothing leaves, whatever way it would take.
         if is_captured or (destination and self.settings.dev_mode):
-            admitted = [Recipient(recipients[0], await self._admission.captured(), Notify.NEVER)]
+            admitted = await self._captured(recipients, captured_in)
         elif destination:
-            admitted = [
-                Recipient(each, (Foreign(str(each), destination),), notify) for each in recipients
-            ]
-        else:
+            admitted = _bound_for(destination, recipients, notify)
+        elif admitted is None:
             is_bounce = reverse_path is None
             admitted = await self._admitted(recipients, notify, refused, is_bounce=is_bounce)
         if not admitted:
@@ -223,13 +247,15 @@ class Intake:
             smtputf8=smtputf8,
             requiretls=requiretls,
         )
-        queue_id, now = self.database.ids.next(), self.now()
-        plan = make_plan(None, Envelope(mail, admitted), queue_id=queue_id, now=now)
-        if is_report:
-            entries = tuple(replace(entry, is_exempt=True) for entry in plan.entries)
-            plan = replace(plan, entries=entries)
-        author = Author(hostname, account_id, sent_copy)
+        now = self.now()
+        plan = self._own_plan(Envelope(mail, admitted), now, is_report=is_report)
+        author = Author(hostname, account_id, sent_copy and not is_captured)
         return await self.complete(plan, Arrival(mail, author, passing, spooled, now))
+
+    async def _captured(self, addresses: Sequence[Address], account_id: int) -> list[Recipient]:
+        """All of them kept in one account, and nobody told."""
+        target = await self._admission.captured(account_id)
+        return [Recipient(each, (target,), Notify.NEVER) for each in addresses]
 
     async def _admitted(
         self,
@@ -254,6 +280,13 @@ class Intake:
                 continue
             found.append(Recipient(address, targets, notify))
         return found
+
+    def _own_plan(self, envelope: Envelope, now: int, *, is_report: bool) -> DeliveryPlan:
+        plan = make_plan(None, envelope, queue_id=self.database.ids.next(), now=now)
+        if not is_report:
+            return plan
+        # No quota holds for it.
+        return replace(plan, entries=tuple(replace(e, is_exempt=True) for e in plan.entries))
 
     async def _spool(self, letter: bytes) -> Spooled:
         spool = Spool(self.database, limit=len(letter))
@@ -337,6 +370,11 @@ class Intake:
                 raise answer
 
         await self.database.write(work, accounts=account_ids, octets=octets)
+
+
+def _bound_for(destination: str, addresses: Sequence[Address], notify: Notify) -> list[Recipient]:
+    """All of them by one way, whatever their domains."""
+    return [Recipient(each, (Foreign(str(each), destination),), notify) for each in addresses]
 
 
 def _account_ids(*acceptances: Acceptance) -> list[int]:

@@ -42,6 +42,12 @@ class LaneTable:
                 return False
         return True
 
+    def is_down(self, message: Message, now: int) -> bool:
+        """Whether a next hop of a message is known not to answer just now."""
+        keys = {_key(self._route(each.destination), message) for each in message.recipients}
+        lanes = (self._lanes.get(key) for key in keys)
+        return any(lane is not None and lane.suspended_until > now for lane in lanes)
+
     def parts(self, message: Message) -> list[tuple[Lane, Message]]:
         """The message for each of its lanes, with the recipients that it has there."""
         return [(self._lane(route, message), part) for route, part in self._by_route(message)]

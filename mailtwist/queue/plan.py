@@ -18,7 +18,7 @@ from mailtwist.policy.checks import Verdict
 from mailtwist.queue.envelope import Envelope, Origin, Recipient
 from mailtwist.queue.refusals import TOO_MANY_HOPS, refusal
 from mailtwist.store.deliver import Entry
-from mailtwist.store.directory import Foreign
+from mailtwist.store.directory import Foreign, Target
 from mailtwist.store.queue import values
 from mailtwist.store.queue.values import LOCAL, Notify
 
@@ -70,9 +70,11 @@ def with_verdict(plan: DeliveryPlan, verdict: Verdict, hostname: str) -> Deliver
     if not verdict.score and not verdict.results:
         return plan
     field = authentication_results.field(hostname, verdict.results) if verdict.results else b""
-    entries: dict[tuple[int, str], Entry] = {}
+    entries: dict[tuple[int, str, tuple[str, ...]], Entry] = {}
     for entry in plan.entries:
-        mailbox = SPAM if verdict.score > PUT_AWAY_ABOVE else entry.mailbox
+        # What is captured is listed from INBOX.
+        is_put_away = verdict.score > PUT_AWAY_ABOVE and not entry.inbox
+        mailbox = SPAM if is_put_away else entry.mailbox
         judged = replace(
             entry,
             mailbox=mailbox,
@@ -81,7 +83,7 @@ def with_verdict(plan: DeliveryPlan, verdict: Verdict, hostname: str) -> Deliver
             spam_score=verdict.score,
             verdicts="; ".join(verdict.results),
         )
-        entries.setdefault((entry.account_id, mailbox), judged)
+        entries.setdefault((entry.account_id, mailbox, entry.inbox), judged)
     return replace(plan, entries=tuple(entries.values()), prefix=plan.prefix + field)
 
 
@@ -90,7 +92,8 @@ def make_plan(
 ) -> DeliveryPlan:
     """Who gets the message; without an origin it is a letter of our own."""
     # Each account and each address once, however many recipients lead to it.
-    entries: dict[tuple[int, str], Entry] = {}
+    entries: dict[_Place, Entry] = {}
+    captured: dict[_Place, list[str]] = {}
     foreign: dict[str, values.Recipient] = {}
     announced: list[values.Recipient] = []
     top = return_path(envelope.reverse_path)
@@ -101,7 +104,9 @@ def make_plan(
                 if target.address not in foreign:
                     foreign[target.address] = _queued(len(foreign) + 1, recipient, target)
                 continue
-            key = (target.account_id, target.mailbox)
+            key = (target.account_id, target.mailbox, _inbox(target))
+            if target.is_captured:
+                captured.setdefault(key, []).append(_spelled(recipient, target))
             if key in entries:
                 continue
             entries[key] = Entry(
@@ -114,7 +119,8 @@ def make_plan(
                 client_address=origin.client_address if origin else "",
                 is_tls=origin.is_tls if origin else False,
             )
-            if recipient.notify and recipient.notify & Notify.SUCCESS:
+            is_asked = recipient.notify and recipient.notify & Notify.SUCCESS
+            if is_asked and not _is_own(target, origin):
                 announced.append(_announced(len(announced) + 1, recipient))
     prefix = b""
     if foreign:
@@ -122,8 +128,34 @@ def make_plan(
         only = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
         prefix = _received(origin, only, queue_id, now)
     return DeliveryPlan(
-        queue_id, tuple(entries.values()), tuple(foreign.values()), prefix, tuple(announced)
+        queue_id, _filed(entries, captured), tuple(foreign.values()), prefix, tuple(announced)
     )
+
+
+# An account, its mailbox, and the inbox that gets a message of its own; "": none does.
+_Place = tuple[int, str, str]
+
+
+def _inbox(target: Target) -> str:
+    return target.address.rpartition("@")[0] if target.is_apart else ""
+
+
+def _spelled(recipient: Recipient, target: Target) -> str:
+    """The address that a message is captured for, as the client wrote it."""
+    if target.is_apart and recipient.address.folded != target.address:
+        return target.address  # an alias led there
+    return str(recipient.address)
+
+
+def _is_own(target: Target, origin: Origin | None) -> bool:
+    """Whether it is captured in the project of its sender: of such mail nothing is told."""
+    return target.is_captured and origin is not None and origin.account_id == target.account_id
+
+
+def _filed(entries: dict[_Place, Entry], captured: dict[_Place, list[str]]) -> tuple[Entry, ...]:
+    for place, addresses in captured.items():
+        entries[place] = replace(entries[place], inbox=tuple(addresses))
+    return tuple(entries.values())
 
 
 def _queued(n: int, recipient: Recipient, target: Foreign) -> values.Recipient:

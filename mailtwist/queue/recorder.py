@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailtwist.errors import MailError, TemporaryFailure
+from mailtwist.queue.awaited import Awaited
 from mailtwist.queue.ports import Reports
 from mailtwist.queue.schedule import SECOND, Rules, next_attempt
 from mailtwist.store.deliver import Acceptance
@@ -42,11 +43,19 @@ class Abandoned(Exception):
 
 
 class Recorder:
-    """``wake``: called when a report waits in the queue."""
+    """``wake``: called when a report waits in the queue. ``awaited``: who is told instead."""
 
     def __init__(
-        self, database: Any, reports: Reports, *, clock: Any, rules: Rules, wake: Callable[[], None]
+        self,
+        database: Any,
+        reports: Reports,
+        *,
+        clock: Any,
+        rules: Rules,
+        wake: Callable[[], None],
+        awaited: Awaited | None = None,
     ) -> None:
+        self._awaited = awaited or Awaited(clock)
         self._database = database
         self._reports = reports
         self._clock = clock
@@ -82,7 +91,8 @@ class Recorder:
     ) -> None:
         """Write attempts, and what the sender is told of them. Raises: Abandoned."""
         pause = FIRST_PAUSE_S
-        with_reports = True
+        waiter = self._awaited.find(message.queue_id)
+        with_reports = waiter is None or await waiter.must_report(attempts)
         while True:
             try:
                 reports: tuple[Acceptance, ...] = ()
@@ -108,6 +118,8 @@ class Recorder:
                 continue
             else:
                 _log(message, attempts)
+                if waiter is not None:
+                    waiter.written(attempts)
                 return
             if self._is_ending:
                 raise Abandoned

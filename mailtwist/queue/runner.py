@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from mailtwist.errors import MailError
 from mailtwist.queue import verdict
+from mailtwist.queue.awaited import Awaited
 from mailtwist.queue.claimer import LEASE_US, Claimer
 from mailtwist.queue.delivery import Delivery
 from mailtwist.queue.dispatch import Dispatch
@@ -58,7 +59,10 @@ class Runner:
         self._database = database
         self._clock = clock
         self._leadership = Leadership(database, clock)
-        self._recorder = Recorder(database, reports, clock=clock, rules=rules, wake=self.wake)
+        self.awaited = Awaited(clock)
+        self._recorder = Recorder(
+            database, reports, clock=clock, rules=rules, wake=self.wake, awaited=self.awaited
+        )
         self._dispatch = Dispatch(
             clock=clock,
             router=router,
@@ -118,6 +122,7 @@ class Runner:
         if self._unwatch is not None:
             self._unwatch()
         await self._claimer.stop()
+        self.awaited.close()
         self._recorder.end()
         await self._tending.stop()
         await self._dispatch.stop(drain_s)
@@ -160,6 +165,8 @@ class Runner:
         if not (self._claimer.is_running and self._leadership.is_held):
             return None
         if not self._dispatch.has_room(message, octets):
+            if self._dispatch.is_down(message):
+                self.awaited.give_up(message.queue_id)
             return None
         self._reserved[message.queue_id] = self._dispatch.window.take(octets)
         return Lease(self._database.ids.node_id, self._dispatch.now() + LEASE_US)

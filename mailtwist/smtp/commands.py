@@ -180,12 +180,18 @@ async def mail(session: Session, arguments: Mail) -> Reply:
         return replies.too_large(session.terms.max_size, arguments.size)
     if arguments.requiretls and not session.tls:
         return replies.REQUIRETLS_NEEDS_TLS
-    if session.login is not None and not _owns(session, arguments):
+    if session.login is not None and not await _may_send_as(session, arguments):
         return replies.NOT_YOUR_ADDRESS
     if not await session.may(Event.MESSAGE, arguments.reverse_path):
         return replies.RATE_EXCEEDED
     session.envelope = Envelope(arguments)
     return replies.SENDER_OK
+
+
+async def _may_send_as(session: Session, arguments: Mail) -> bool:
+    assert session.login is not None
+    # What a project sends goes nowhere: it may play anybody.
+    return _owns(session, arguments) or await session.mailboxes.captures(session.login.account_id)
 
 
 def _owns(session: Session, arguments: Mail) -> bool:
@@ -221,6 +227,7 @@ async def rcpt(session: Session, arguments: grammar.Rcpt) -> Reply | None:
             may_relay=session.may_relay,
             is_sandbox=session.terms.dev_mode,
             is_bounce=envelope.reverse_path is None,
+            account_id=0 if session.login is None else session.login.account_id,
         )
     except MailError as error:
         session.log_refused_recipient(arguments.forward_path, envelope, error)

@@ -76,9 +76,19 @@ class Mailboxes(Protocol):
     """Where mail goes: recipients are admitted, messages received."""
 
     async def admit(
-        self, address: Address, *, size: int, may_relay: bool, is_sandbox: bool, is_bounce: bool
+        self,
+        address: Address,
+        *,
+        size: int,
+        may_relay: bool,
+        is_sandbox: bool,
+        is_bounce: bool,
+        account_id: int,
     ) -> Recipient:
         """The recipient that an address names. Raises: MailError."""
+
+    async def captures(self, account_id: int) -> bool:
+        """Whether nothing that a login sends leaves its account, whatever sender it names."""
 
     def receive(self, envelope: Envelope, origin: Origin, *, limit: int) -> Incoming: ...
 

@@ -147,6 +147,23 @@ _RULES: Final[dict[str, str]] = {
         WHERE flags < 0 OR flags & {(1 << FIRST_KEYWORD_BIT) - 1 - sum(SYSTEM.values())} <> 0""",
     "e-mail without details": _orphans("email", "email_detail", "account_id", "email_id"),
     "details without e-mail": _orphans("email_detail", "email", "account_id", "email_id"),
+    # captured mail
+    "inbox row of no account": _orphans("inbox_message", "account", "account_id"),
+    "inbox row whose message is not in INBOX": f"""
+        SELECT i.account_id, i.local_part, i.queue_id FROM inbox_message AS i
+        WHERE i.{_KEPT} AND NOT EXISTS (
+            SELECT 1 FROM message AS m
+            JOIN mailbox AS b ON b.account_id = m.account_id AND b.mailbox_id = m.mailbox_id
+            JOIN email_detail AS d ON d.email_id = m.email_id
+            WHERE m.account_id = i.account_id AND m.entry_id = i.entry_id
+              AND b.name = 'INBOX' AND d.received_as = i.queue_id)""",
+    "project of another account than its own": """
+        SELECT name FROM project AS p WHERE NOT EXISTS (
+            SELECT 1 FROM account AS a
+            WHERE a.account_id = p.account_id AND a.username = p.name || '@projects.invalid')""",
+    "project of no user": """
+        SELECT name FROM project AS p WHERE owner_user_id <> 0 AND NOT EXISTS (
+            SELECT 1 FROM user_account AS u WHERE u.user_id = p.owner_user_id)""",
     # octets
     "e-mail without content": _orphans("email", "content", "content_id"),
     "e-mail of another size than its content": """
@@ -186,6 +203,7 @@ _RULES: Final[dict[str, str]] = {
     # the queue
     "queue recipient without message": _orphans("queue_recipient", "queue_message", "queue_id"),
     "queue message without recipient": _orphans("queue_message", "queue_recipient", "queue_id"),
+    "key of no request": _orphans("send_key", "send_request", "queue_id"),
     "attempt for no recipient": _orphans("queue_attempt", "queue_recipient", "queue_id", "n"),
     "queue message with other counts than its recipients": """
         SELECT m.queue_id FROM queue_message AS m LEFT JOIN (

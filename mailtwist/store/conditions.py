@@ -149,5 +149,6 @@ _COMPILE: Final[dict[type, Callable[[Any], Condition | None]]] = {
     tree.Smaller: lambda node: Condition("m.octets < ?", (node.octets,)),
     tree.InternalDate: _internal_date,
     tree.SentDate: _sent_date,
+    tree.Attached: lambda node: Condition("d.has_attachment <> 0", needs_detail=True),
     tree.ModSeq: lambda node: Condition("m.modseq >= ?", (node.modseq,)),
 }

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from mailtwist.store import inbox_rows
 from mailtwist.store.expunge import withdraw
 from mailtwist.store.ledger import Ledger, MailboxCounters, microseconds, unseen_and_deleted
 from mailtwist.store.names import canonical
 from mailtwist.store.sql import Statement, many
 
-_ROWS = "SELECT uid, flags, octets FROM message WHERE account_id = ? AND mailbox_id = ?"
+_ROWS = "SELECT uid, flags, octets, entry_id FROM message WHERE account_id = ? AND mailbox_id = ?"
 _THOSE = Statement(_ROWS + " AND uid {numbers} ORDER BY uid")
 _FIRST = Statement(_ROWS + " ORDER BY uid LIMIT ?")
 # Numbered in the order of the uids, as the rows that were read.
@@ -132,6 +133,8 @@ def _move(
         ledger.connection,
         (target.mailbox_id, target.highestmodseq, now, first, *source_key, uids, *source_key),
     )
+    # What was captured and is moved was meant to be kept.
+    inbox_rows.forget(ledger.connection, source.account_id, [row[3] for row in rows])
     withdraw(ledger, source, rows, now)
     return first
 

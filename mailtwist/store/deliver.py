@@ -15,12 +15,13 @@ from sqlalchemy import Connection
 
 from mailtwist.errors import MailError, NotFound, OverQuota
 from mailtwist.mail.flags import DELETED, SEEN
-from mailtwist.store import content, events, keywords
+from mailtwist.store import content, events, inbox_rows, keywords, send_requests
 from mailtwist.store.content import Spooled
 from mailtwist.store.ledger import AccountCounters, Ledger, MailboxCounters
 from mailtwist.store.names import INBOX, canonical
 from mailtwist.store.queue import rows
 from mailtwist.store.queue.values import Lease, Message
+from mailtwist.store.send_requests import KeyTaken, SendRequest
 from mailtwist.store.sql import Statement
 
 
@@ -31,7 +32,8 @@ class Entry:
     ``prefix``: trace headers that stand before the shared content; ``internaldate`` in
     microseconds; ``return_path`` None when it did not come by SMTP. ``is_exempt``: the quota
     does not hold for it (a report on mail that the account sent). ``verdicts``: what checks
-    found, in the words of Authentication-Results.
+    found, in the words of Authentication-Results. ``inbox``: the addresses that the message is
+    captured for; the mailbox is INBOX then.
     """
 
     account_id: int
@@ -47,6 +49,7 @@ class Entry:
     is_exempt: bool = False
     spam_score: float = 0.0
     verdicts: str = ""
+    inbox: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Acceptance:
     ``received_as``: the id of "queued as" for mail that was delivered. Such mail falls into
     INBOX where its mailbox is missing; None (APPEND, import) names the mailbox on
     purpose, and a missing one is NotFound with TRYCREATE.
+
+    ``request``: how it was asked for over HTTP; KeyTaken when its key is another one's.
     """
 
     content: Spooled
@@ -67,6 +72,7 @@ class Acceptance:
     now: int
     queue: Message | None = None
     lease: Lease | None = None
+    request: SendRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def deliver(
     """Write every acceptance of a batch; UIDs ascend in their order.
 
     The answers stand in the order of the acceptances: where each entry went, or why none
-    did: NotFound (account or mailbox gone), OverQuota.
+    did: NotFound (account or mailbox gone), OverQuota, KeyTaken.
     """
     entries = [entry for acceptance in acceptances for entry in acceptance.entries]
     ledger = Ledger.open(connection, (entry.account_id for entry in entries))
@@ -119,7 +125,9 @@ def deliver(
         ledger.accounts, {INBOX}.union(canonical(entry.mailbox) for entry in entries)
     )
     known = _keywords(connection, ledger, entries)
-    batch = _Batch(ledger, mailboxes, known)
+    requests = [each.request for each in acceptances if each.request is not None]
+    repeated = send_requests.take_keys(connection, requests) if requests else set()
+    batch = _Batch(ledger, mailboxes, known, repeated)
     answers = [batch.accept(acceptance) for acceptance in acceptances]
     batch.write()
     return answers
@@ -143,7 +151,11 @@ class _Batch:
         ledger: Ledger,
         mailboxes: dict[tuple[int, str], MailboxCounters],
         known: dict[int, keywords.Keywords],
+        repeated: set[int],
     ) -> None:
+        self._repeated = repeated
+        self._requests: list[SendRequest] = []
+        self._dropped: list[SendRequest] = []
         self._ledger = ledger
         self._mailboxes = mailboxes
         self._keywords = known
@@ -151,16 +163,24 @@ class _Batch:
         self._emails: list[tuple[Any, ...]] = []
         self._details: list[tuple[Any, ...]] = []
         self._messages: list[tuple[Any, ...]] = []
+        self._inbox: list[tuple[Any, ...]] = []
         self._events: list[events.Told] = []
         self._tells = events.are_kept(ledger.connection)
         self._queue: list[tuple[Message, Spooled, Lease | None]] = []
 
     def accept(self, acceptance: Acceptance) -> tuple[Delivered, ...] | MailError:
+        request = acceptance.request
+        if request is not None and request.queue_id in self._repeated:
+            return KeyTaken()
         try:
             places = [self._place(acceptance, entry) for entry in acceptance.entries]
             self._require_room(acceptance)
         except MailError as refusal:
+            if request is not None:
+                self._dropped.append(request)
             return refusal
+        if request is not None:
+            self._requests.append(request)
         if acceptance.entries or acceptance.queue is not None:
             self._contents.append(acceptance.content)
         if acceptance.queue is not None:
@@ -177,9 +197,12 @@ class _Batch:
         _INSERT_EMAIL.each(connection, self._emails)
         _INSERT_DETAIL.each(connection, self._details)
         _INSERT_MESSAGE.each(connection, self._messages)
+        inbox_rows.INSERT.each(connection, self._inbox)
         self._ledger.close()
         if self._queue:
             rows.insert(connection, self._queue)
+        if self._requests or self._dropped:
+            send_requests.write(connection, self._requests, self._dropped)
         events.write(connection, self._events)
 
     def _place(
@@ -243,6 +266,10 @@ class _Batch:
             (entry.account_id, mailbox.mailbox_id, uid, number, email_id, flags, modseq, size,
              entry.internaldate, acceptance.now)
         )  # fmt: skip
+        if entry.inbox and acceptance.received_as is not None:
+            self._inbox += inbox_rows.of_entry(
+                entry.account_id, acceptance.received_as, number, entry.inbox, acceptance.now
+            )
         # Nobody received what was appended, imported or filed as the sender's own copy.
         if self._tells and acceptance.received_as is not None and entry.return_path is not None:
             self._events.append(_received(acceptance, entry, mailbox.mailbox_id, number, size))

@@ -7,6 +7,8 @@ The order in which an address is looked up, first answer wins:
 3. the same two for the part before the domain's delimiter (``user+tag``);
 4. the domain's catch-all.
 
+In an inbox domain the inbox of that name gets the mail as well, so that every name is somebody's.
+
 An alias, or a catch-all, may lead to an address elsewhere: a :class:`Foreign` target, for the
 queue. Answers, the empty one too, are kept until a row that matters changes
 (:func:`mailtwist.store.changes.bump`).
@@ -23,7 +25,7 @@ from sqlalchemy import Connection
 
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import Address, fold_domain, parse_address
-from mailtwist.store import mail_servers
+from mailtwist.store import inbox, mail_servers
 from mailtwist.store.sql import Statement
 
 T = TypeVar("T")
@@ -49,11 +51,17 @@ _TARGETS = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An account that gets the mail; ``address`` is the one it was found by, tag and all."""
+    """An account that gets the mail; ``address`` is the one it was found by, tag and all.
+
+    ``is_captured``: for an inbox of :mod:`mailtwist.store.inbox`; 0 is the inbox account that is
+    not made yet. ``is_apart``: each inbox gets a message of its own.
+    """
 
     account_id: int
     mailbox: str
     address: str
+    is_captured: bool = False
+    is_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,11 @@ class Foreign:
     forwarded_by: str = ""
 
 
+class Inbox(Protocol):
+    @property
+    def domain(self) -> str: ...
+
+
 class Settings(Protocol):
     """What the configuration file says about local domains."""
 
@@ -77,6 +90,8 @@ class Settings(Protocol):
     def domains(self) -> Iterable[str]: ...
     @property
     def aliases(self) -> Mapping[str, str]: ...
+    @property
+    def inbox(self) -> Inbox: ...
 
 
 class Store(Protocol):
@@ -94,6 +109,7 @@ class _Domain:
     domain_id: int
     catch_all: str
     delimiter: str
+    is_inbox: bool = False
 
 
 class Directory:
@@ -110,7 +126,9 @@ class Directory:
 
     def configure(self, settings: Settings) -> None:
         """Take other settings; what was cached is forgotten."""
-        self._configured = {fold_domain(name): None for name in settings.domains}
+        self._inbox_domain = fold_domain(settings.inbox.domain) if settings.inbox.domain else ""
+        names = [*settings.domains, *filter(None, [self._inbox_domain])]
+        self._configured = {fold_domain(name): None for name in names}
         self._aliases = {
             name.strip().lower(): target for name, target in settings.aliases.items() if target
         }
@@ -183,6 +201,10 @@ class Directory:
                 if alias:
                     found[name] = Foreign(str(address), address.domain, alias)
                 continue
+            if domain.is_inbox:
+                found[f"inbox {name}"] = Target(
+                    inbox.account(connection), "INBOX", name, is_captured=True, is_apart=True
+                )
             account_id, others = self._look_up(connection, domain, name)
             if account_id is not None:
                 found.setdefault(str(account_id), Target(account_id, "INBOX", name))
@@ -207,7 +229,9 @@ class Directory:
             account_id, others = self._exactly(connection, domain, candidate, domain_name)
             if account_id is not None or others:
                 return account_id, others
-        return None, _addresses([domain.catch_all or self._aliases.get("*", "")])
+        # Whoever gets the rest elsewhere: here each name is an inbox.
+        rest = "" if domain.is_inbox else self._aliases.get("*", "")
+        return None, _addresses([domain.catch_all or rest])
 
     def _exactly(
         self, connection: Connection, domain: _Domain, local_part: str, domain_name: str
@@ -225,11 +249,12 @@ class Directory:
 
     def _domain(self, connection: Connection, name: str) -> _Domain | None:
         row = _DOMAIN(connection, (name,)).first()
+        is_inbox = name == self._inbox_domain and bool(name)
         if row is not None and row[4] and row[1] in {"local", "inbox"}:
-            return _Domain(row[0], row[2], row[3])
+            return _Domain(row[0], row[2], row[3], is_inbox or row[1] == "inbox")
         # What the file or a mail server names is local, whatever a row says of it.
         if name in self._configured or mail_servers.is_hostname(connection, name):
-            return _Domain(row[0] if row else 0, "", "+")
+            return _Domain(row[0] if row else 0, "", "+", is_inbox)
         return None
 
 

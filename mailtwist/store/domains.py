@@ -71,9 +71,11 @@ def is_local(connection: Connection, name: str) -> bool:
 def first(connection: Connection) -> str:
     """The domain of names without one, where the settings name none; "": there is none.
 
-    The oldest local domain, else the oldest mail server's name.
+    The oldest local domain, else the oldest mail server's name. Names in `.invalid` are those of
+    accounts of our own, or nobody's.
     """
-    is_ours = and_(domain.c.kind == "local", domain.c.enabled == 1)
+    is_real = domain.c.name.not_like("%.invalid")
+    is_ours = and_(domain.c.kind == "local", domain.c.enabled == 1, is_real)
     query = select(domain.c.name).where(is_ours).order_by(domain.c.domain_id).limit(1)
     return str(connection.execute(query).scalar() or mail_servers.first_hostname(connection))
 
@@ -112,9 +114,11 @@ def add(
     return Domain(number, name, kind, catch_all, delimiter, True, reference, now)
 
 
-def ensure(connection: Connection, name: str, *, now: int | None = None) -> Domain:
-    """Find a domain, or make it local."""
-    return find(connection, name) or add(connection, name, now=now)
+def ensure(
+    connection: Connection, name: str, kind: str = "local", *, now: int | None = None
+) -> Domain:
+    """Find a domain, of whatever kind, or make it one of ``kind``."""
+    return find(connection, name) or add(connection, name, kind, now=now)
 
 
 def list(connection: Connection) -> builtins.list[Domain]:

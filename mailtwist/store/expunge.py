@@ -13,20 +13,27 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from mailtwist.mail.uidset import compress
-from mailtwist.store import content
+from mailtwist.store import content, inbox_rows
 from mailtwist.store.ledger import Ledger, MailboxCounters, microseconds, unseen_and_deleted
 from mailtwist.store.sql import Statement, many
 
 _DELETED_ROWS = """
-    SELECT uid, flags, octets, email_id FROM message
+    SELECT uid, flags, octets, email_id, entry_id FROM message
     WHERE account_id = ? AND mailbox_id = ? AND (flags & 8) <> 0
 """
 _ALL_DELETED = Statement(_DELETED_ROWS + "ORDER BY uid LIMIT ?")
 _THOSE_DELETED = Statement(_DELETED_ROWS + "AND uid {numbers} ORDER BY uid LIMIT ?")
 _FIRST = Statement(
     """
-    SELECT uid, flags, octets, email_id FROM message
+    SELECT uid, flags, octets, email_id, entry_id FROM message
     WHERE account_id = ? AND mailbox_id = ? ORDER BY uid LIMIT ?
+    """
+)
+_ENTRIES = Statement(
+    """
+    SELECT m.uid, m.flags, m.octets, m.email_id, m.entry_id
+    FROM {each w} CROSS JOIN message AS m
+    WHERE m.account_id = ? AND m.entry_id = w.value AND m.mailbox_id = ? ORDER BY m.uid
     """
 )
 _DELETE = Statement("DELETE FROM message WHERE account_id = ? AND mailbox_id = ? AND uid {numbers}")
@@ -88,6 +95,17 @@ def remove_first(ledger: Ledger, mailbox: MailboxCounters, limit: int, now: int)
         _remove(ledger, mailbox, rows, now)
 
 
+def remove_entries(
+    ledger: Ledger, mailbox: MailboxCounters, entry_ids: Sequence[int], now: int
+) -> None:
+    """Remove the messages of those entries that are in a mailbox, marked or not."""
+    connection = ledger.connection
+    key = (mailbox.account_id, mailbox.mailbox_id)
+    rows = _ENTRIES(connection, (many(connection, entry_ids), *key)).all()
+    if rows:
+        _remove(ledger, mailbox, rows, now)
+
+
 def _remove(
     ledger: Ledger, mailbox: MailboxCounters, rows: Sequence[Sequence[int]], now: int
 ) -> int:
@@ -95,6 +113,7 @@ def _remove(
     modseq = ledger.changed(mailbox)
     uids = many(connection, [row[0] for row in rows])
     _DELETE(connection, (account_id, mailbox.mailbox_id, uids))
+    inbox_rows.forget(connection, account_id, [row[4] for row in rows])
     emails = {row[3] for row in rows}
     kept = _STILL_THERE(connection, (many(connection, emails),))
     emails.difference_update(row[0] for row in kept)

@@ -31,6 +31,8 @@ _COUNT = Statement(
 _LOCK = Statement("UPDATE login_failure SET locked_until = ? WHERE scope = ? AND subject = ?")
 _LOCKED = Statement("SELECT locked_until FROM login_failure WHERE scope = ? AND subject = ?")
 _CLEAR = Statement("DELETE FROM login_failure WHERE scope = ? AND subject = ?")
+_CLEAR_ALL = Statement("DELETE FROM login_failure")
+_EXIST = Statement("SELECT 1 FROM login_failure LIMIT 1")
 _SWEEP = Statement("DELETE FROM login_failure WHERE window_start <= ? AND locked_until <= ?")
 
 
@@ -79,6 +81,16 @@ def locked(connection: Connection, scope: str, subject: str, *, now: int) -> int
 def clear(connection: Connection, scope: str, subject: str) -> None:
     """Forget the subject's failures, as after a good login."""
     _CLEAR(connection, (scope, _storable(subject)))
+
+
+def exist(connection: Connection) -> bool:
+    """Whether any failure is counted."""
+    return _EXIST(connection).first() is not None
+
+
+def clear_all(connection: Connection) -> None:
+    """Forget the failures of everybody."""
+    _CLEAR_ALL(connection)
 
 
 def sweep(connection: Connection, *, now: int, window: int) -> int:

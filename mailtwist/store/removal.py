@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
 
-from mailtwist.store import changes, content
+from mailtwist.store import changes, content, inbox_rows
 from mailtwist.store.expunge import DELETE_DETAILS
 from mailtwist.store.sql import Statement, many
 from mailtwist.store.tables import (
@@ -17,6 +17,7 @@ from mailtwist.store.tables import (
     keyword,
     mailbox,
     mailbox_state,
+    project,
     subscription,
 )
 
@@ -60,6 +61,8 @@ def remove_step(connection: Connection, account_id: int, limit: int = 1000) -> b
         return False
     # A delivery that waited for the lock while the account was shut may have come after.
     _LOCK(connection, (account_id,))
+    if inbox_rows.forget_some(connection, account_id, limit):
+        return False
     keys = (account_id, account_id)
     emails = (account_id << 32, (account_id + 1 << 32) - 1)
     for step, key in ((_SOME_MESSAGES, keys), (_SOME_EMAILS, emails), (_SOME_EXPUNGED, keys)):
@@ -100,8 +103,9 @@ def _shut(connection: Connection, account_id: int) -> None:
             auth_version=account.c.auth_version + 1,
         )
     )
-    for table in (address, account_secret):
+    for table in (address, account_secret, project):
         connection.execute(delete(table).where(table.c.account_id == account_id))
     changes.bump(connection, "account")
     changes.bump(connection, "address")
+    changes.bump(connection, "project")
     changes.touched(connection, account_id, 0, modseq)

@@ -65,15 +65,25 @@ class Search:
     """One SEARCH over the messages of ``now``.
 
     Sequence numbers in the tree count in ``view``, of which ``now`` may lack
-    some; ``recent_from`` is the session's.
+    some; ``recent_from`` is the session's. ``is_sparse``: the mailbox has many others between
+    those that ``now`` has.
     """
 
-    def __init__(self, database: Database, view: Snapshot, now: Snapshot, recent_from: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        view: Snapshot,
+        now: Snapshot,
+        recent_from: int,
+        *,
+        is_sparse: bool = False,
+    ) -> None:
         self._database = database
         self._numbering = view.uids
         self._view = now
         self._recent_from = recent_from
         self._octets = now.flags.tobytes()
+        self._is_sparse = is_sparse
 
     async def matches(self, node: tree.Node) -> Mask:
         """The mask of all messages.
@@ -193,7 +203,7 @@ class Search:
                 continue
             uids = self._view.uids[start : start + PAGE]
             # Few of many are named one by one.
-            dense = count * 8 > len(part)
+            dense = count * 8 > len(part) and not self._is_sparse
             asked = uids if dense else list(compress(uids, part))
 
             def work(
@@ -273,6 +283,7 @@ def _passes(node: tree.Node) -> int:
 
 
 _COSTS: Final[dict[type, int]] = {
+    tree.Attached: 1,
     tree.Field: 1,
     tree.Larger: 1,
     tree.Smaller: 1,

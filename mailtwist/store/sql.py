@@ -8,6 +8,8 @@ mark           SQLite                                      PostgreSQL
 =============  ==========================================  ======================
 ``{numbers}``  ``IN (SELECT value FROM json_each(?))``     ``= ANY(?::bigint[])``
 ``{texts}``    the same                                    ``= ANY(?::text[])``
+``{each X}``   ``json_each(?) AS X``: to join from; the    ``unnest(?::bigint[])
+               column is ``value``                         AS X(value)``
 ``{lock X}``   nothing: there is one writer                ``FOR UPDATE OF X``
 ``{skip X}``   nothing                                     the same, ``SKIP LOCKED``
 ``{index X}``  ``INDEXED BY X``: its planner would scan    nothing
@@ -33,6 +35,7 @@ _MARKS = (
     (re.compile(r"\{lock (\w+)\}"), "", r"FOR UPDATE OF \1"),
     (re.compile(r"\{skip (\w+)\}"), "", r"FOR UPDATE OF \1 SKIP LOCKED"),
     (re.compile(r"\{index (\w+)\}"), r"INDEXED BY \1", ""),
+    (re.compile(r"\{each (\w+)\}"), r"json_each(?) AS \1", r"unnest(?::bigint[]) AS \1(value)"),
 )
 _SQLITE_SET = "IN (SELECT value FROM json_each(?))"
 

@@ -10,6 +10,7 @@ their account, from ``account_state``. Low-volume tables carry a UUIDv7
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -157,6 +158,34 @@ rate_count = Table(
     number("ends_at"),
     sqlite_with_rowid=False,
 )
+
+# What was sent over HTTP, as it was known when it was taken (store.send_requests).
+send_request = Table(
+    "send_request",
+    metadata,
+    Column("queue_id", Rowid, primary_key=True, autoincrement=False),
+    Column("scope", Text, nullable=False),  # who asked
+    Column("sender", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("recipients", Text, nullable=False),  # JSON: [address, state, reply] of each
+    number("created_at"),
+)
+Index("ix_send_request_created_at", send_request.c.created_at)
+
+# The answers under idempotency keys, for a day.
+send_key = Table(
+    "send_key",
+    metadata,
+    Column("name", Text, primary_key=True),  # a digest of who asks and of his key
+    Column("digest", Text, nullable=False),  # of the request's body
+    number("queue_id"),
+    Column("status", Integer, nullable=False),
+    Column("details", Text, nullable=False),
+    number("created_at"),
+    sqlite_with_rowid=False,
+)
+Index("ix_send_key_created_at", send_key.c.created_at)
 
 # The keys that outgoing mail is signed with.
 dkim_key = Table(
@@ -354,6 +383,42 @@ event = Table(
     Column("data", Text, nullable=False),  # JSON
     sqlite_autoincrement=True,  # the number of a swept event never comes back
 )
+
+# -- captured mail --------------------------------------------------------------------------
+
+# The inboxes whose mail is read over HTTP and kept for a while: one row for each address that a
+# message in the INBOX of a capturing account (mailtwist.store.inbox) was captured for. It goes
+# with its message, and when that leaves INBOX.
+inbox_message = Table(
+    "inbox_message",
+    metadata,
+    key("account_id"),
+    Column("local_part", Text, primary_key=True),  # folded, tag and all: the inbox's name
+    key("queue_id"),  # of "queued as": the message's name over HTTP
+    Column("domain", Text, primary_key=True),  # A-labels, lower case; "": none was given
+    number("entry_id"),
+    Column("address", Text, nullable=False),  # as spelled
+    number("received_at"),
+    sqlite_with_rowid=False,
+)
+Index("ix_inbox_message_account_id_entry_id", inbox_message.c.account_id, inbox_message.c.entry_id)
+Index("ix_inbox_message_account_id_queue_id", inbox_message.c.account_id, inbox_message.c.queue_id)
+Index("ix_inbox_message_received_at", inbox_message.c.received_at)
+
+# Whatever a project's login or keys send is captured in its account.
+project = Table(
+    "project",
+    metadata,
+    Column("project_id", Rowid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # a-z, 0-9 and hyphens
+    Column("account_id", BigInteger, nullable=False, unique=True),
+    Column("reference_id", Text, nullable=False, unique=True),
+    number("owner_user_id", 0),  # 0: nobody
+    number("permission", 16_256),  # mailtwist.mail.permissions
+    number("created_at"),
+    number("updated_at"),
+)
+Index("ix_project_owner_user_id", project.c.owner_user_id)
 
 # -- octets ---------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from mailtwist.store.engine import Engine, open_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_HEAD = "0007_rates"
+SCHEMA_HEAD = "0009_send"
 
 # Any number that only we use: the advisory lock of migrations on PostgreSQL.
 _LOCK = 0x6D61_696C_7477

@@ -5,8 +5,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailtwist.control.jobs import EVERY_S, LEASE, LEASE_S, PAUSE_S, Housekeeping
-from mailtwist.store import accounts, events, failures, lease, rates
+from mailtwist.store import accounts, events, failures, inbox, lease, rates
+from mailtwist.store.deliver import Acceptance, Entry, deliver
 from tests.queue.fakes import Post, World
+from tests.store.making import spooled
 from tests.support.now import now
 
 
@@ -118,3 +120,26 @@ def test_events_go_when_they_were_kept_long_enough(database, engine, clock):
     assert count(engine, "event") == 2
     now(Housekeeping(database, clock, events_us=0).sweep())
     assert count(engine, "event") == 0
+
+
+@pytest.mark.mission("ADG-12")
+def test_captured_mail_goes_a_day_after_it_came_each_message_by_itself(database, engine, clock):
+    hour, day = 3600 * 1_000_000, 86400 * 1_000_000
+    with engine.write() as connection:
+        box = inbox.ensure_account(connection, now=microseconds(clock))
+        for hours in range(3):
+            at = microseconds(clock) - day + hours * hour
+            entry = Entry(box, "INBOX", return_path="", inbox=("bob@inbox.example",))
+            deliver(connection, [Acceptance(spooled(), (entry,), 100 + hours, at)])
+
+    def left():
+        with engine.read() as connection:
+            found = inbox.list(connection, box, "bob", since=0, limit=9)
+            return [each.queue_id for each in found]
+
+    housekeeping = Housekeeping(database, clock, inbox_us=day)
+    for remaining in ([102, 101, 100], [102, 101], [102], []):
+        now(housekeeping.sweep())
+        assert left() == remaining
+        assert count(engine, "message") == len(remaining)
+        clock.advance(3600 + 1 if len(remaining) < 3 else 1)

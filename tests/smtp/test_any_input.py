@@ -59,6 +59,9 @@ class Accepts:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
 
+    async def captures(self, account_id: int) -> bool:
+        return False
+
     async def admit(self, address: Address, **rest: Any) -> Recipient:
         if address.local_part == "no":
             raise Refusal("User unknown", code=550, status="5.1.1")

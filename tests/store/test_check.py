@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mailtwist.store import accounts, check
+from mailtwist.store import accounts, check, projects
 from mailtwist.store.engine import Engine
 from mailtwist.store.messages import expunge
 from mailtwist.store.queue.outcomes import record
-from tests.store.making import account, put
+from tests.store.making import NOW, account, put
 from tests.store.queued import claim, deferred, enqueue, outcome, queued
 
 CHUNK = "INSERT INTO content_chunk (content_id, n, start, data) SELECT content_id, {n}, {start}, "
@@ -37,7 +37,9 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "state without account": ("INSERT INTO account_state (account_id) VALUES (99)",),
     "account without domain": ("UPDATE account SET domain_id = 99",),
     "account without INBOX": ("UPDATE mailbox SET name = 'Old' WHERE name = 'INBOX'",),
-    "account whose name is not its address": ("UPDATE account SET username = 'x@y'",),
+    "account whose name is not its address": (
+        "UPDATE account SET username = 'x@y' WHERE username = 'anna@example.com'",
+    ),
     "address without domain": ("UPDATE address SET domain_id = 99",),
     "address of no account": ("UPDATE address SET account_id = 99 WHERE kind = 'account'",),
     "address neither of an account nor an alias": ("UPDATE address SET kind = 'odd'",),
@@ -50,7 +52,9 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "subscription of no account": ("INSERT INTO subscription VALUES (99, 'a')",),
     "keyword of no account": ("UPDATE keyword SET account_id = 99",),
     "keyword with a bit of its own kind of flags": ("UPDATE keyword SET bit = 3",),
-    "mailbox without account": ("UPDATE mailbox SET account_id = 99 WHERE name = 'Sent'",),
+    "mailbox without account": (
+        "UPDATE mailbox SET account_id = account_id + 90 WHERE name = 'Sent'",
+    ),
     "mailbox without state": ("DELETE FROM mailbox_state WHERE mailbox_id = 2",),
     "state without mailbox": ("DELETE FROM mailbox WHERE mailbox_id = 2",),
     "mailbox beyond its account's counters": ("UPDATE account_state SET next_mailbox = 3",),
@@ -68,6 +72,10 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "message with flags of no meaning": ("UPDATE message SET flags = flags + 128",),
     "e-mail without details": ("DELETE FROM email_detail",),
     "details without e-mail": ("DELETE FROM email",),
+    "inbox row of no account": ("UPDATE inbox_message SET account_id = 99",),
+    "inbox row whose message is not in INBOX": ("UPDATE inbox_message SET queue_id = 99",),
+    "project of another account than its own": ("UPDATE project SET name = 'other'",),
+    "project of no user": ("UPDATE project SET owner_user_id = 99",),
     "e-mail without content": ("DELETE FROM content",),
     "e-mail of another size than its content": ("UPDATE email SET header_octets = octets + 1",),
     "content that no e-mail, message of the queue or doubt names": ("DELETE FROM content_doubt",),
@@ -87,6 +95,10 @@ BROKEN: dict[str, tuple[str, ...]] = {
     ),
     "queue recipient without message": ("DELETE FROM queue_message",),
     "queue message without recipient": ("DELETE FROM queue_recipient",),
+    "key of no request": (
+        "INSERT INTO send_key (name, digest, queue_id, status, details, created_at)"
+        " VALUES ('a', 'b', 1, 200, '', 1)",
+    ),
     "attempt for no recipient": ("DELETE FROM queue_recipient WHERE n = 0",),
     "queue message with other counts than its recipients": (
         "UPDATE queue_message SET finished_at = 1",
@@ -123,6 +135,8 @@ def fill(engine: Engine) -> None:
         put(connection, anna, prefix=b"Received: x\r\n", keywords=("k",))
         put(connection, anna, flags=8)
         expunge(connection, anna, 1)
+        shop = projects.add(connection, "shop", [], now=NOW).account_id
+        put(connection, shop, received_as=7, inbox=("bert@example.net",))
         enqueue(connection, queued("bert@example.net", "carl@example.org"))
         (message, _) = claim(connection)
         record(connection, [outcome(message, deferred())])

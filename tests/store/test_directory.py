@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from mailtwist.mail.address import Address, parse_address
-from mailtwist.store import accounts, changes, directory, domains, mail_servers
+from mailtwist.store import accounts, changes, directory, domains, inbox, mail_servers
 from mailtwist.store.database import Inline
 from mailtwist.store.directory import Directory, Foreign, Target
 from mailtwist.store.engine import Connection
@@ -21,9 +21,15 @@ T = TypeVar("T")
 
 
 @dataclass
+class InboxSettings:
+    domain: str = ""
+
+
+@dataclass
 class Settings:
     domains: tuple[str, ...] = ("Configured.example",)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    inbox: InboxSettings = field(default_factory=InboxSettings)
 
 
 ALIASES = {
@@ -338,3 +344,59 @@ def test_the_first_domain_is_that_of_names_without_one(database: Inline) -> None
     for name, kind in (("b.example", "relay"), ("z.example", "local"), ("a.example", "local")):
         now(database.write(partial(domains.add, name=name, kind=kind)))
     assert first() == "z.example"
+
+
+# -- inbox domains --------------------------------------------------------------------------
+
+
+def inbox_of(name: str, account_id: int = 0) -> Target:
+    return Target(account_id, "INBOX", name, is_captured=True, is_apart=True)
+
+
+def test_every_name_of_an_inbox_domain_is_an_inbox(
+    database: Inline, people: dict[str, int]
+) -> None:
+    aliases = ALIASES | {"*": "bert@example.com"}
+    settings = Settings(aliases=aliases, inbox=InboxSettings("Inbox.Example"))
+    found = Directory(database, settings)
+    assert now(found.is_local("INBOX.example"))
+    assert not now(found.is_local("sub.inbox.example"))
+    for name in ("bob", "bob+tag", "anna"):
+        address = f"{name}@inbox.example"
+        assert now(found.resolve(parse_address(address))) == (inbox_of(address),)
+    assert now(found.resolve(parse_address("Abuse@inbox.example"))) == (
+        inbox_of("abuse@inbox.example"),
+        Target(people["anna"], "INBOX", "anna@example.com"),
+    )
+    # The settings' first domain is that of names without one.
+    assert found.completed(Address("Postmaster", "")).domain == "configured.example"
+    alone = Directory(database, Settings(domains=(), inbox=InboxSettings("inbox.example")))
+    assert alone.completed(Address("Postmaster", "")).domain == "inbox.example"
+
+
+def test_an_inbox_domain_of_a_row_has_the_catch_all_that_it_names(
+    database: Inline, people: dict[str, int]
+) -> None:
+    with database.engine.write() as connection:
+        domains.add(connection, "caught-too.example", "inbox", catch_all="carl@example.com")
+        account_id = inbox.ensure_account(connection)
+        account(connection, "eve@caught-too.example")
+    found = Directory(database, Settings())
+    assert now(found.resolve(parse_address("x@caught-too.example"))) == (
+        inbox_of("x@caught-too.example", account_id),
+        Target(people["carl"], "INBOX", "carl@example.com"),
+    )
+    (own, mailbox) = now(found.resolve(parse_address("eve+1@caught-too.example")))
+    assert own == inbox_of("eve+1@caught-too.example", account_id)
+    assert isinstance(mailbox, Target)
+    assert not mailbox.is_captured
+
+
+def test_what_is_known_of_an_inbox_changes_when_its_account_is_made(database: Inline) -> None:
+    found = Directory(database, Settings(inbox=InboxSettings("inbox.example")))
+    (before,) = now(found.resolve(parse_address("x@inbox.example")))
+    now(database.write(inbox.ensure_account))
+    (after,) = now(found.resolve(parse_address("x@inbox.example")))
+    assert isinstance(before, Target)
+    assert isinstance(after, Target)
+    assert before.account_id == 0 != after.account_id

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from mailtwist.errors import Conflict, ProtocolViolation, Refusal
 from mailtwist.mail.address import Address, parse_address
-from mailtwist.store import accounts, changes, domains
+from mailtwist.store import accounts, changes, domains, projects
 from mailtwist.store.entities.model import Change, Facts
 from mailtwist.store.entities.tables import row_group
 from mailtwist.store.ledger import Ledger
@@ -92,6 +92,8 @@ def _rename(change: Change, account_id: int) -> dict[str, Any]:
         return {}
     if not name.domain or not name.local_part:
         raise ProtocolViolation("username: an account is named by a whole address")
+    if projects.capturing(connection, account_id):
+        raise Conflict("The account of a project keeps its name")
     place = domains.ensure(connection, name.domain, now=change.now)
     local_part = name.folded.rpartition("@")[0]
     taken = select(address.c.kind).where(

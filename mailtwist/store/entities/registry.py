@@ -13,6 +13,7 @@ from mailtwist.store.entities import (
     operations,
     outboxes,
     places,
+    projects,
     servers,
     users,
     webhooks,
@@ -32,6 +33,7 @@ ENTITIES: Final[Mapping[str, Entity]] = MappingProxyType(
             mails.ENTITY,
             outboxes.ENTITY,
             *webhooks.ENTITIES,
+            projects.ENTITY,
         )
     }
 )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, update
 
 from mailtwist.errors import Conflict, ProtocolViolation
 from mailtwist.mail.address import parse_address
-from mailtwist.mail.permissions import LOCKED, OWNER, Bit
+from mailtwist.mail.permissions import LOCKED, OWNER, PROJECT, Bit
 from mailtwist.mail.scopes import parse_scopes
-from mailtwist.store import identities
+from mailtwist.store import identities, project_access, projects
 from mailtwist.store.accounts import Verifier
 from mailtwist.store.entities.groups import (
     GROUPS_OF_USER,
@@ -209,18 +209,28 @@ USERGROUP: Final = Entity(
 # -- API keys -------------------------------------------------------------------------------
 
 
-def _check_scopes(values: Mapping[str, Any]) -> None:
-    if "scopes" in values:
-        parse_scopes(json.loads(values["scopes"] or "[]"))
+def _check_scopes(change: Change, owner: int) -> None:
+    """Raises: ProtocolViolation, for the project of somebody else too."""
+    if "scopes" not in change.values:
+        return
+    for scope in parse_scopes(json.loads(change.values["scopes"] or "[]")):
+        if scope.kind == PROJECT and not _may_use(change.connection, scope.target, owner):
+            raise ProtocolViolation(f"invalid value for scopes: no such project {scope.target}")
+
+
+def _may_use(connection: Connection, project: str, owner: int) -> bool:
+    found = projects.find(connection, project)
+    return found is not None and project_access.belongs_to(connection, found, owner)
 
 
 def _create_key(change: Change) -> str:
-    _check_scopes(change.values)
+    _check_scopes(change, change.owner or 0)
     return _KEYS.create(change)
 
 
 def _update_key(change: Change) -> None:
-    _check_scopes(change.values)
+    assert change.row is not None
+    _check_scopes(change, change.row.owner if change.owner is None else change.owner)
     _KEYS.update(change)
 
 
@@ -235,7 +245,7 @@ API_KEY: Final = Entity(
             "scopes",
             Type.LIST,
             is_required=True,
-            doc="`mail:read:<mail_box id>`, `send:<domain>`, `admin`.",
+            doc="`mail:read:<mail_box id>`, `send:<domain>`, `project:<project id>`, `admin`.",
         ),
         Column(
             "is_test",
