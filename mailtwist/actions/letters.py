@@ -42,6 +42,8 @@ OCTETS: Final = "application/octet-stream"
 
 _FIELD_NAME = re.compile(r"[A-Za-z0-9-]{1,76}")
 _MEDIA_TYPE = re.compile(r"([a-z0-9][a-z0-9!#$&^_.+-]{0,126})/([a-z0-9][a-z0-9!#$&^_.+-]{0,126})")
+# What a page names with `cid:` and a field with brackets around it, without any escape.
+_CONTENT_ID = re.compile(r"[A-Za-z0-9._-]{1,100}(?:@[A-Za-z0-9._-]{1,100})?")
 # RFC 2046 §5: these have parts and encodings of their own, which octets do not.
 _COMPOSITE: Final = frozenset({"multipart", "message"})
 # What a body may not hold as it is (RFC 5322 §2.1.1, §2.3), line ends aside.
@@ -54,6 +56,7 @@ class Attachment:
     filename: str
     content_type: str  # type/subtype in lower case
     data: bytes
+    content_id: str = ""  # without brackets; "": it is not shown inside the HTML
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def text_of(name: str, value: Any) -> str | None:
 
 def in_header(name: str, value: str) -> str:
     """A text that may stand in one field. Raises: ProtocolViolation."""
-    if mailboxes.BREAKS.search(value) is not None:
+    if mailboxes.breaks(value):
         raise invalid(name, "a header field holds no line breaks and no control characters")
     if len(value) > MAX_VALUE:
         raise invalid(name, f"{MAX_VALUE} characters at most")
@@ -172,6 +175,9 @@ def _attachments(given: Any, limit: int) -> tuple[Attachment, ...]:
 def _attachment(item: Mapping[str, Any], room: int) -> Attachment:
     filename = text_of("attachments.filename", item.get("filename")) or "attachment"
     in_header("attachments.filename", filename)
+    if "=?" in filename:
+        # RFC 2047 §5: no parameter holds one. The library undoes it all the same, line ends too.
+        raise invalid("attachments.filename", "it is not to be encoded")
     if len(filename) > MAX_FILENAME:
         raise invalid("attachments.filename", f"{MAX_FILENAME} characters at most")
     named = text_of("attachments.content_type", item.get("content_type")) or OCTETS
@@ -188,7 +194,10 @@ def _attachment(item: Mapping[str, Any], room: int) -> Attachment:
         data = a2b_base64("".join(content.split()).encode("ascii"), strict_mode=True)
     except (Base64Error, UnicodeEncodeError) as error:
         raise invalid("attachments.content", "base64 is expected") from error
-    return Attachment(filename, content_type, data)
+    content_id = text_of("attachments.content_id", item.get("content_id")) or ""
+    if content_id and _CONTENT_ID.fullmatch(content_id) is None:
+        raise invalid("attachments.content_id", "letters, digits and .-_@ are expected")
+    return Attachment(filename, content_type, data, content_id)
 
 
 def _fields(given: Any) -> tuple[tuple[str, str], ...]:
@@ -281,11 +290,25 @@ def _parts(letter: Letter) -> bytes:
             message.add_alternative(letter.html, subtype="html", cte=_encoding(letter.html))
     else:
         _set_text(message, letter.html, "html")
+    shown = message.get_body(("html",)) if letter.html is not None else None
     for each in letter.attachments:
         maintype, _, subtype = each.content_type.partition("/")
-        message.add_attachment(
-            each.data, maintype=maintype, subtype=subtype, filename=each.filename
-        )
+        if shown is not None and each.content_id:
+            # RFC 2387: beside the HTML that names it.
+            shown.add_related(
+                each.data,
+                maintype=maintype,
+                subtype=subtype,
+                cid=f"<{each.content_id}>",
+                filename=each.filename,
+                disposition="inline",
+            )
+    for each in letter.attachments:
+        maintype, _, subtype = each.content_type.partition("/")
+        if shown is None or not each.content_id:
+            message.add_attachment(
+                each.data, maintype=maintype, subtype=subtype, filename=each.filename
+            )
     return message.as_bytes()
 
 
@@ -296,7 +319,8 @@ def _set_text(message: Any, text: str, subtype: str) -> None:
 def _encoding(text: str) -> str:
     if not text.isascii():
         # Cheaper to read raw for western text, shorter for everything else.
-        beyond = sum(character > "\x7f" for character in text[:2000])
-        return "base64" if beyond * 3 > len(text[:2000]) else "quoted-printable"
+        start = text[:2000]
+        beyond = len(start) - len(start.encode("ascii", "ignore"))
+        return "base64" if beyond * 3 > len(start) else "quoted-printable"
     # RFC 5322 §2.1.1: 998 characters in a line at most.
     return "7bit" if _NOT_PLAIN.search(text) is None else "quoted-printable"

@@ -97,16 +97,18 @@ class Mailing:
         hostname: str = "",
         destination: str = "",
         is_captured: bool = False,
+        captured_in: int = 0,
         sent_copy: bool = True,
     ) -> Prepared:
         """What writes the letter.
 
         ``hostname``: that of a mail_server row. ``destination``: a way out of its own.
+        ``captured_in``: the account that keeps it, whoever it is for; 0: as ``is_captured`` says.
         Raises: ProtocolViolation when no such row is there, Refusal when none of the recipients
         can be had, and what the store raises.
         """
         sender = letter.sender.address
-        leaving = await self._leaving(hostname, sender)
+        leaving = await self.leaving(hostname, sender)
         message_id = f"{chance.token_hex(12)}@{sender.domain.strip('[]')}"
         octets = letters.compose(letter, seconds=self.clock.seconds(), message_id=message_id)
         refused: list[Refusal] = []
@@ -120,7 +122,8 @@ class Mailing:
             # Signed by the service, which writes some of the fields anew.
             sign=not destination,
             is_captured=is_captured,
-            sent_copy=sent_copy and bool(leaving.account_id) and not is_captured,
+            captured_in=captured_in,
+            sent_copy=sent_copy and bool(leaving.account_id) and not (is_captured or captured_in),
             destination=destination,
             refused=refused,
         )
@@ -130,7 +133,8 @@ class Mailing:
             log.info("letter without some of its recipients", reasons=[e.text for e in refused])
         return Prepared(acceptance, message_id)
 
-    async def _leaving(self, hostname: str, sender: Address) -> senders.Sending:
+    async def leaving(self, hostname: str, sender: Address) -> senders.Sending:
+        """By whose name mail of a sender leaves. Raises: ProtocolViolation: no such server."""
         name = hostname or self._value(DEFAULT_SERVER)
         key, known = (name, sender.folded), self._known
         if key in known:

@@ -1,13 +1,14 @@
 """Whether mail can be taken now: the truth that ``/health`` tells.
 
-The store is asked to commit something, at most once a second and by one question at a
+It can while the store takes something and every listener for mail runs that is wanted. The
+store is asked to commit something, at most once a second and by one question at a
 time; who asks meanwhile gets the same answer. A store that does not answer in time is
 not healthy either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,12 +16,15 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from mailtwist.errors import MailError
 from mailtwist.store.engine import Connection
+from mailtwist.store.listener_states import ListenerState
 from mailtwist.store.writer import probe
 
 T = TypeVar("T")
 
 KEPT_S: Final = 1.0
 ANSWER_S: Final = 3.0
+# By which mail comes in.
+SMTP: Final = frozenset({"smtp", "submission", "submissions", "lmtp"})
 
 
 class Store(Protocol):
@@ -72,3 +76,21 @@ class StoreHealth:
         except TimeoutError:
             self._found = Health(is_good=False, detail="no answer in time")
         self._asked_at = self._clock.seconds()
+
+
+class ServerHealth:
+    """``broken``: the listeners that are wanted and do not run."""
+
+    def __init__(self, store: StoreHealth, broken: Callable[[], Iterable[ListenerState]]) -> None:
+        self._store = store
+        self._broken = broken
+
+    async def check(self) -> Health:
+        """Return the state as found within the last second."""
+        found = await self._store.check()
+        if not found.is_good:
+            return Health(is_good=False, detail=f"Store: {found.detail}")
+        for each in self._broken():
+            if each.protocol in SMTP:
+                return Health(is_good=False, detail=f"Listener {each.name}: {each.error}")
+        return found

@@ -71,6 +71,8 @@ class Reconciliation:
         self._is_running = False
         self._is_paused = False
         self._has_stopped = False
+        self.broken: tuple[ListenerState, ...] = ()
+        """The listeners that are wanted and could not be opened when this was last tried."""
         database.changes.watch(listener_states.KIND, self._hear)
 
     # -- questions ----------------------------------------------------------------------------
@@ -240,7 +242,8 @@ class Reconciliation:
     ) -> None:
         """Tell the other nodes what is bound here now, and what came of the order."""
         node_id = self._database.ids.node_id
-        states = [*_states(self._listeners.running), *_failed(self._running, wanted, problems)]
+        self.broken = tuple(_failed(self._running, wanted, problems))
+        states = [*_states(self._listeners.running), *self.broken]
         error = "; ".join(each.text for each in problems)
 
         def write(connection: Connection) -> int:

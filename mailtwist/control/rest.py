@@ -16,11 +16,13 @@ from mailtwist.actions.mailing import Mailing
 from mailtwist.actions.one_time_codes import OneTimeCodes
 from mailtwist.actions.passwords import PasswordResets
 from mailtwist.actions.registry import Services
+from mailtwist.actions.releasing import Releasing
 from mailtwist.actions.rendering import Rendering
 from mailtwist.actions.resources import Resources
 from mailtwist.actions.schema_files import FromFile
 from mailtwist.config import Settings
 from mailtwist.control.reconciliation import Reconciliation
+from mailtwist.net.redis import Redis
 from mailtwist.policy.hashing import Derivation, Turns
 from mailtwist.policy.identities import Identities
 from mailtwist.policy.keyring import configured_selector
@@ -37,6 +39,7 @@ from mailtwist.store.secrets import Secrets
 if TYPE_CHECKING:
     from mailtwist.http.events import Streams
     from mailtwist.http.front import Front
+    from mailtwist.http.inbox.routes import Inboxes
     from mailtwist.http.ports import Challenges, Health
     from mailtwist.tls.acme.issuance import Issuance
 
@@ -70,6 +73,7 @@ class Rest:
         mail: Mail,
         challenges: Challenges | None = None,
         issuance: Issuance | None = None,
+        redis: Redis | None = None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -78,8 +82,13 @@ class Rest:
         self._reconciliation = reconciliation
         self._front: Front | None = None
         self._streams: Streams | None = None
+        self.inboxes: Inboxes | None = None
         self._feed = Feed(database, clock=reactor)
         self.challenges = challenges
+        self.mail = mail
+        self.rates = mail.rates
+        self._releasing = Releasing(database, mail.intake, settings=lambda: values.settings)
+        self.redis = redis
         self._schemas: tuple[FromFile, ...] = ()
         self.script = Script(reactor)
         cost = settings.auth.bcrypt_cost
@@ -102,7 +111,7 @@ class Rest:
 
     def _services(self, mail: Mail, derivation: Derivation, secrets: Secrets) -> Services:
         database, settings, values = self._database, self._settings, self._values
-        mailing = Mailing(
+        self.mailing = mailing = Mailing(
             database,
             mail.intake,
             settings=lambda: values.settings,
@@ -149,9 +158,14 @@ class Rest:
             )
 
     def close_streams(self) -> None:
-        """End answers that would go on for ever."""
+        """End answers that would go on for ever, or that wait for something."""
         if self._streams is not None:
             self._streams.close()
+        if self.inboxes is not None:
+            self.inboxes.close()
+        if self.mail.runner is not None:
+            # Who waits for first attempts is answered: his mail is safe.
+            self.mail.runner.awaited.close()
 
     async def stop(self) -> None:
         """End the processes for expressions and templates."""
@@ -165,12 +179,29 @@ class Rest:
             from mailtwist.http import actions, config, listeners
             from mailtwist.http.app import make_front
             from mailtwist.http.events import Streams
+            from mailtwist.http.inbox.release import release
+            from mailtwist.http.inbox.routes import FAMILY, Inboxes
             from mailtwist.http.ports import Parts
+            from mailtwist.http.send import assembly
 
             self._streams = Streams(self._feed, clock=self._reactor)
             self._database.changes.watch(identities.KIND, self._streams.recheck)
             self._feed.start()
 
+            send = assembly.build(
+                self._database,
+                mail=self.mail,
+                mailing=self.mailing,
+                settings=lambda: self._values.settings,
+            )
+            self.inboxes = Inboxes(
+                self._database,
+                settings=lambda: self._values.settings,
+                rates=self.rates,
+                clock=self._reactor,
+                redis=self.redis,
+                release=partial(release, self._releasing),
+            )
             parts = Parts(
                 health=health,
                 settings=self._settings,
@@ -183,7 +214,10 @@ class Rest:
                     *config.routes(self._values),
                     *listeners.routes(self._reconciliation),
                     *self._streams.routes(),
+                    *send.routes(),
+                    *self.inboxes.routes(),
                 ),
+                families=(send.family(), FAMILY),
             )
             self._front = make_front(parts, self._reactor)
         return self._front

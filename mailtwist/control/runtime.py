@@ -27,7 +27,7 @@ from mailtwist.control import early, frontends, sockets
 from mailtwist.control.background import Background
 from mailtwist.control.certificates import CertificateSet
 from mailtwist.control.handover import Takeover
-from mailtwist.control.health import StoreHealth
+from mailtwist.control.health import ServerHealth, StoreHealth
 from mailtwist.control.jobs import Housekeeping
 from mailtwist.control.listeners import Listeners
 from mailtwist.control.logins import Logins
@@ -39,6 +39,7 @@ from mailtwist.control.sockets import Given
 from mailtwist.control.upgrade import NotReplaced
 from mailtwist.errors import ConfigError
 from mailtwist.net.counters import Connections
+from mailtwist.net.redis import Redis
 from mailtwist.policy.auth import Authenticator
 from mailtwist.policy.hashing import Threads, Turns
 from mailtwist.queue.assembly import Mail
@@ -58,11 +59,13 @@ from mailtwist.tls.files import KeyFiles, named_by
 
 log = Logger()
 
-# A message that is being received at SIGTERM may still end; mail stops within this.
-DRAIN_S: Final = 10.0
+# What is under way at SIGTERM (a message, a request, a delivery) may still end within this; the
+# process is gone a moment later.
+DRAIN_S: Final = 3.5
 # A thread that renders rows gives the interpreter back this often; at the default of 5 ms
 # each turn of the reactor would wait that long for it.
 SWITCH_INTERVAL_S: Final = 0.0005
+REDIS_PURPOSE: Final = "redis"
 
 
 class Runtime:
@@ -77,10 +80,11 @@ class Runtime:
     values: ConfigValues
     snapshots: Snapshots
     directory: Directory
+    redis: Redis | None
     mail: Mail
     authenticator: Authenticator
     certificates: Certificates
-    health: StoreHealth
+    health: ServerHealth
     listeners: Listeners
     reconciliation: Reconciliation
     rest: Rest
@@ -163,14 +167,7 @@ class Runtime:
         self.values = ConfigValues(self.database, settings, self._secrets, now=now_us)
         self.snapshots = Snapshots(self.database)
         self.directory = Directory(self.database, settings)
-        self.mail = Mail(
-            self.database,
-            self.directory,
-            settings=settings,
-            reactor=self.reactor,
-            secrets=self._secrets,
-            threads=self._signing,
-        )
+        self._build_mail()
         # Users of HTTP and of mail stand in one line.
         turns = Turns()
         self._logins = Logins(
@@ -182,12 +179,15 @@ class Runtime:
             reactor=self.reactor,
         )
         self.authenticator = self._logins.authenticator
-        self.health = StoreHealth(self.database, self.reactor)
+        self.health = ServerHealth(
+            StoreHealth(self.database, self.reactor), lambda: self.reconciliation.broken
+        )
         self._housekeeping = Housekeeping(
             self.database,
             self.reactor,
             keeps_delivered=settings.queue.keep_delivered_messages,
             events_us=int(settings.events.retention * 1_000_000),
+            inbox_us=int(settings.inbox.retention * 1_000_000),
         )
         self.reconciliation = Reconciliation(
             self.database, self.listeners, self.values, expect=self._expect, reactor=self.reactor
@@ -212,11 +212,31 @@ class Runtime:
             mail=self.mail,
             challenges=Challenges(self.database, now_us),
             issuance=issuance,
+            redis=self.redis,
         )
         self._build_background()
         self.values.watch(self._configure)
         for kind in ("domain", mail_servers.KIND):
             self.database.changes.watch(kind, self._domains_changed)
+
+    def _build_mail(self) -> None:
+        self.redis = self._find_redis()
+        self.mail = Mail(
+            self.database,
+            self.directory,
+            settings=self.settings,
+            reactor=self.reactor,
+            secrets=self._secrets,
+            threads=self._signing,
+            redis=self.redis,
+        )
+
+    def _find_redis(self) -> Redis | None:
+        """The one of the settings; its keys are those of this installation alone."""
+        if not self.settings.redis_url:
+            return None
+        name = self._secrets.derive(REDIS_PURPOSE)[:6].hex()
+        return Redis(self.settings.redis_url, reactor=self.reactor, namespace=f"mailtwist:{name}")
 
     def _build_background(self) -> None:
         self._background = Background(
@@ -232,6 +252,8 @@ class Runtime:
         """Open the store and then the listeners. Raises: MailError."""
         await self.database.start()
         self._started = True
+        if self.redis is not None:
+            await self.redis.start()
         await self.rest.start()
         await self.values.load()
         await self._certificates.start(self.database)
@@ -258,13 +280,19 @@ class Runtime:
         if self._started:
             await self.reconciliation.stop()
             self.rest.close_streams()
-        await self.listeners.stop(DRAIN_S)
+        # Side by side: what comes in now waits in its rows for the next start.
+        draining = Deferred.fromCoroutine(self.listeners.stop(DRAIN_S))
+        try:
+            await self._end_jobs()
+        finally:
+            await draining
         if self._started:
             self._started = False
             await self._logins.stop()
-            await self._end_jobs()
             await self.mail.stop(DRAIN_S)
             await self.rest.stop()
+            if self.redis is not None:
+                await self.redis.stop()
             await self._certificates.stop()
             await self.database.close()
         self._derivation.close()

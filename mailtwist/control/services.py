@@ -64,6 +64,7 @@ class MailService(Service):
             start=program.start,
             own_files=own_files,
         )
+        self._watchdog = systemd.Watchdog(reactor, is_main=lambda: not self.upgrade.is_handed_over)
         self.setName("mailtwist")
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802
@@ -94,6 +95,7 @@ class MailService(Service):
             self._end_with_failure()
             return
         await self._own()
+        self._watchdog.start()
         for warning in self.runtime.settings.warnings:
             log.warn("configuration: {text}", text=warning)
         log.info("ready", hostname=self.runtime.settings.hostname)
@@ -148,6 +150,7 @@ class MailService(Service):
         if self._starting is not None:
             await self._starting
         await self.runtime.stop()
+        self._watchdog.stop()
         log.info("stopped")
 
 

@@ -45,7 +45,11 @@ class Policy:
     max_age_s: int = 0
 
     def allows(self, origin: str) -> bool:
-        return any(_matches(pattern, origin) for pattern in self.origins)
+        return ANY in self.origins or self.names(origin)
+
+    def names(self, origin: str) -> bool:
+        """Whether an origin is meant by more than "any"."""
+        return any(each != ANY and _matches(each, origin) for each in self.origins)
 
     def answer_headers(self, origin: str) -> Headers:
         """What an answer bears so that a page of ``origin`` may read it."""
@@ -74,7 +78,7 @@ class Policy:
         )
 
     def _allowed(self, origin: str) -> Iterator[tuple[str, str]]:
-        is_named = any(each != ANY and _matches(each, origin) for each in self.origins)
+        is_named = self.names(origin)
         yield "Access-Control-Allow-Origin", origin if is_named else ANY
         yield "Vary", "Origin"
         if is_named and self.allows_credentials:
@@ -130,8 +134,6 @@ def _texts(found: dict[str, Any], name: str) -> list[str]:
 
 
 def _matches(pattern: str, origin: str) -> bool:
-    if pattern == ANY:
-        return True
     pattern, origin = pattern.lower().rstrip("/"), origin.lower()
     before, star, after = pattern.partition("*")
     if not star:

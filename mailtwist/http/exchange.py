@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from mailtwist.errors import MailError
+from mailtwist.http import cors
 from mailtwist.http.bodies import is_json, read_form, read_json
 from mailtwist.mail.permissions import NOBODY, Viewer
 
@@ -64,6 +65,9 @@ class Exchange:
     """As ``identify``, for an answer that takes long: asked anew each time."""
     pause: Callable[[], Awaitable[None]] = no_pause
     """Lets the reactor do what waits, in the midst of work that is longer than a few ms."""
+    stand_aside: Callable[[], None] = lambda: None
+    """Says that the answer may take minutes and that such requests are bounded elsewhere: this
+    one no longer counts among those that one client may have at once."""
 
     def first(self, name: str, default: str = "") -> str:
         """The first value of a parameter."""
@@ -171,3 +175,26 @@ class Route:
     run: Run
     refuse: Refuse = refusal
     """How an error looks here; a bug comes as MailError("Internal error")."""
+
+
+class WrongMethod(MailError):
+    """RFC 9110 §15.5.6. ``allowed``: the methods that there are."""
+
+    http_status = 405
+    default_text = phrase(405)
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Routes below one prefix that answer alike, also where no route is found."""
+
+    prefix: str
+    """``/send``: that path and all below it."""
+    refuse: Refuse
+    """How an error of no route looks there (404, 405, 413, 429; a preflight's 403)."""
+    policy: Callable[[], cors.Policy] | None = None
+    """Which pages may ask; None: those that ``cors.config`` lists."""
+
+    def covers(self, path: str) -> bool:
+        return path.startswith(self.prefix) and path[len(self.prefix) :][:1] in ("", "/")

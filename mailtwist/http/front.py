@@ -1,8 +1,8 @@
 """What every request passes before its route, and every answer behind it.
 
-In order: who is the client (trusted proxies), a request id, CORS, limits; then klein finds the
-route; then gzip and the headers that all answers bear. One front serves all HTTP listeners of
-a process, so a limit is one limit.
+In order: who is the client (trusted proxies), a request id, CORS, limits; then the route, which
+klein finds where names are in it; then gzip and the headers that all answers bear. One front
+serves all HTTP listeners of a process, so a limit is one limit.
 """
 
 from __future__ import annotations
@@ -10,27 +10,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from klein import Klein
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from typing_extensions import override
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from mailtwist.errors import MailError, NotFound, ProtocolViolation
 from mailtwist.http import cors, encoding, jsonapi, limits
 from mailtwist.http.bodies import read_parameters
 from mailtwist.http.drain import Drain
-from mailtwist.http.exchange import Answer, Exchange, Parameters, Route, refusal
+from mailtwist.http.exchange import (
+    Answer,
+    Exchange,
+    Family,
+    Parameters,
+    Route,
+    WrongMethod,
+    refusal,
+)
 from mailtwist.http.identity import find_token, is_foreign_page
 from mailtwist.http.ports import Parts
 from mailtwist.http.proxies import Client, Proxies, is_host
-from mailtwist.http.received import add_header, header_of, path_of, query_of, set_headers
+from mailtwist.http.received import (
+    add_header,
+    header_of,
+    is_text,
+    path_of,
+    query_of,
+    routed_path_of,
+    set_headers,
+)
 from mailtwist.http.status import Statistics
 from mailtwist.mail.permissions import NOBODY, Viewer
 from mailtwist.net.session_id import new_session_id, session_id
@@ -48,14 +65,10 @@ class Facts:
     client: Client
     request_id: str
     began: float
+    path: str = ""  # as routes are found by it
     user: str = ""
     rate: limits.Standing | None = None
-
-
-class Unrouted(MailError):
-    """No route, or not this method."""
-
-    http_status = 404
+    is_counted: bool = False  # among the requests at once
 
 
 class Front(Resource):
@@ -80,6 +93,15 @@ class Front(Resource):
         self._secure = _strict_transport(settings.http.hsts if settings is not None else 0)
         self._window = limits.Window()
         self._at_once = limits.AtOnce()
+        self._families = tuple(parts.families)
+        routes = tuple(routes)
+        # Klein takes a while to find what a look into a table finds too.
+        self._plain = {
+            (method, route.rule): route
+            for route in reversed(routes)
+            for method in route.methods
+            if "<" not in route.rule
+        }
         self._routed = _routed(routes, self._serve, self._refuse_route)
 
     # -- before the route -------------------------------------------------------------------
@@ -95,49 +117,90 @@ class Front(Resource):
         client = self._proxies.client(peer, header, is_secure=request.isSecure())
         request_id = client.request_id or new_session_id()
         session_id.set(request_id)
-        facts = Facts(client, request_id, self._clock.seconds())
+        facts = Facts(client, request_id, self._clock.seconds(), routed_path_of(request))
         request.facts = facts
         refused = self._admit(request, facts, header)
         if refused is not None:
             request.write(self._written(request, refused))
             request.finish()
             return NOT_DONE_YET
-        return self._routed.render(request)
+        route = self._plain.get((request.method.decode("latin-1"), facts.path))
+        return self._routed.render(request) if route is None else self._run(request, route)
 
     def _admit(self, request: Any, facts: Facts, header: Callable[[str], str]) -> Answer | None:
         """The answer to a request that gets no further; None: it does."""
-        path = path_of(request)
+        path = facts.path
         set_headers(request, [("X-Request-Id", facts.request_id)])
         if facts.client.scheme == "https":
             set_headers(request, self._secure)
+        family = self._family(path)
+        refuse = family.refuse if family is not None else jsonapi.refuse
         host = facts.client.host
         if host and not is_host(host):
-            return _shape(path)(ProtocolViolation("The Host field cannot be read"))
-        policy = cors.policy(self._value("cors.config"))
+            return self.refused(path, ProtocolViolation("The Host field cannot be read"))
+        if not is_text(request.path):
+            return self.refused(path, ProtocolViolation("The path is not UTF-8"))
+        policy = self._policy(family)
         origin, method = header("origin"), request.method.decode("latin-1")
         wanted = header("access-control-request-method")
         if cors.is_preflight(method, origin, wanted):
-            return _preflight(policy, origin, wanted, header("access-control-request-headers"))
+            asked = header("access-control-request-headers")
+            found = policy.preflight_headers(origin, method=wanted, headers=asked)
+            return refuse(_forbidden_origin()) if found is None else Answer(204, headers=found)
         set_headers(request, policy.answer_headers(origin))
-        return self._limited(request, facts, path)
+        over = self._limited(request, facts, path)
+        return refuse(over).with_header("Retry-After", "1") if over is not None else None
 
-    def _limited(self, request: Any, facts: Facts, path: str) -> Answer | None:
+    def _limited(self, request: Any, facts: Facts, path: str) -> MailError | None:
         address = facts.client.address
         rates = limits.rates(self._value("limit.rate"))
         facts.rate = self._window.count(address, path, rates, self._clock.seconds())
         set_headers(request, facts.rate.headers)
         if facts.rate.is_over:
-            return _too_many(limits.TooMany())
+            return limits.TooMany()
         if not self._at_once.enter(address, limits.at_once(self._value("limit.max_connections"))):
-            return _too_many(limits.TooManyAtOnce())
-        request.notifyFinish().addBoth(lambda _: self._at_once.leave(address))
+            return limits.TooManyAtOnce()
+        facts.is_counted = True
+        request.notifyFinish().addBoth(lambda _: self._stand_aside(facts))
         return None
+
+    def _stand_aside(self, facts: Facts) -> None:
+        """Count a request out of those that are answered at once."""
+        if facts.is_counted:
+            facts.is_counted = False
+            self._at_once.leave(facts.client.address)
+
+    def _family(self, path: str) -> Family | None:
+        for family in self._families:
+            if family.covers(path):
+                return family
+        return None
+
+    def _policy(self, family: Family | None) -> cors.Policy:
+        if family is not None and family.policy is not None:
+            return family.policy()
+        return cors.policy(self._value("cors.config"))
+
+    def refused(self, path: str, error: MailError) -> Answer:
+        """How an error of no route looks at a path."""
+        family = self._family(path)
+        if family is not None:
+            return family.refuse(error)
+        return jsonapi.refuse(error) if path.startswith("/api/") else refusal(error)
 
     def _value(self, name: str) -> str:
         values = self._parts.values
         return values.get(name) if values is not None else ""
 
     # -- the route --------------------------------------------------------------------------
+
+    def _run(self, request: Any, route: Route) -> int:
+        """Answer by a route that is known; what klein does with one that it found."""
+        serving = Deferred.fromCoroutine(self._serve(request, route, {}))
+        request.notifyFinish().addErrback(lambda _: serving.cancel())
+        serving.addCallback(partial(_finish, request))
+        serving.addErrback(_unanswered)
+        return NOT_DONE_YET
 
     async def _serve(self, request: Any, route: Route, path: dict[str, str]) -> bytes:
         try:
@@ -191,19 +254,18 @@ class Front(Resource):
             request_id=facts.request_id,
             by_cookie=token.by_cookie,
             pause=self._pause,
+            stand_aside=partial(self._stand_aside, facts),
         )
 
     def _refuse_route(self, request: Any, failure: Failure) -> bytes:
-        error = failure.value
+        error, path = failure.value, request.facts.path
         if not isinstance(error, HTTPException):
             log.failure("http request failed", failure)
-            return self._written(request, _shape(path_of(request))(MailError()))
+            return self._written(request, self.refused(path, MailError()))
         set_headers(
             request, [(name, value) for name, value in error.get_headers() if name == "Allow"]
         )
-        refused = Unrouted(error.name) if error.code != 404 else NotFound()
-        refused.http_status = error.code or 500
-        return self._written(request, _shape(path_of(request))(refused))
+        return self._written(request, self.refused(path, _unrouted(error)))
 
     # -- behind it --------------------------------------------------------------------------
 
@@ -240,6 +302,18 @@ class Front(Resource):
             self._statistics.count(request.code)
 
 
+def _finish(request: Any, body: bytes) -> None:
+    request.write(body)
+    # Without a channel the client is gone.
+    if request.channel is not None:
+        request.finish()
+
+
+def _unanswered(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        log.failure("http answer failed", failure)
+
+
 async def _streamed(request: Any, answer: Answer) -> bytes:
     """Send an answer whose body is made while it is read."""
     assert answer.stream is not None
@@ -248,6 +322,15 @@ async def _streamed(request: Any, answer: Answer) -> bytes:
     drain = Drain(request)
     try:
         await answer.stream(drain)
+    except CancelledError:
+        raise  # the client went away
+    except Exception as error:
+        # The head is out: only a connection that breaks says that this is not the whole.
+        if isinstance(error, MailError):
+            log.warn("http answer broke off", reason=error.text, detail=error.detail)
+        else:
+            log.failure("http answer broke off", Failure())
+        request.channel.forceAbortClient()
     finally:
         drain.close()
     return b""
@@ -302,24 +385,18 @@ def _strict_transport(seconds: float) -> tuple[tuple[str, str], ...]:
     return (("Strict-Transport-Security", f"max-age={int(seconds)}"),) if seconds else ()
 
 
-def _preflight(policy: cors.Policy, origin: str, method: str, headers: str) -> Answer:
-    found = policy.preflight_headers(origin, method, headers)
-    if found is None:
-        return jsonapi.refuse(_forbidden_origin())
-    return Answer(204, headers=found)
+def _unrouted(error: HTTPException) -> MailError:
+    """No route, or not this method."""
+    if isinstance(error, MethodNotAllowed):
+        refused = WrongMethod()
+        refused.allowed = tuple(sorted(error.valid_methods or ()))
+        return refused
+    found = NotFound() if error.code == 404 else MailError(error.name)
+    found.http_status = error.code or 500
+    return found
 
 
 def _forbidden_origin() -> MailError:
     error = MailError("This origin may not")
     error.http_status = 403
     return error
-
-
-def _too_many(error: MailError) -> Answer:
-    answer = jsonapi.refuse(error)
-    return Answer(answer.status, answer.body, answer.content_type, (("Retry-After", "1"),))
-
-
-def _shape(path: str) -> Callable[[MailError], Answer]:
-    """How an error of no route looks there."""
-    return jsonapi.refuse if path.startswith("/api/") else refusal

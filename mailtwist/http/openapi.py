@@ -35,6 +35,7 @@ from mailtwist.http.schemas import (
     row_schema,
     single,
 )
+from mailtwist.http.send import description as send
 from mailtwist.http.yaml import dump
 from mailtwist.store.entities import ENTITIES
 from mailtwist.store.entities.model import Entity, Relation
@@ -172,6 +173,7 @@ def _plain(summary: str, content: str, schema: Schema, *more: int) -> Schema:
 
 
 _FIXED_PATHS: Final[Schema] = {
+    **send.PATHS,
     "/ping": {"get": _plain("Whether the server answers", "text/plain", TEXT)},
     "/health": {
         "get": _plain("Whether mail can be taken", "application/json", {"type": "object"}, 503)

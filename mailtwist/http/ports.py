@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from mailtwist.config import Settings
-    from mailtwist.http.exchange import Route
+    from mailtwist.http.exchange import Family, Route
     from mailtwist.mail.permissions import Viewer
     from mailtwist.store.entities.model import Item, ListRequest, Page, Ref
 
@@ -130,3 +130,5 @@ class Parts:
     routes: Sequence[Route] = ()
     """Those of `/action` (mailtwist.http.actions) and `/_config` (mailtwist.http.config)."""
     challenges: Challenges | None = None
+    families: Sequence[Family] = ()
+    """Which routes look alike where none is found; the first that covers a path counts."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 Headers = Iterable[tuple[str, str]]
 
@@ -14,6 +15,21 @@ Headers = Iterable[tuple[str, str]]
 def path_of(request: Any) -> str:
     path: bytes = request.path
     return path.decode("utf-8", "replace")
+
+
+def routed_path_of(request: Any) -> str:
+    """The path as routes are found by it: escapes undone, one slash before it."""
+    path: bytes = request.path
+    return "/" + unquote_to_bytes(path).decode("utf-8", "replace").lstrip("/")
+
+
+def is_text(path: bytes) -> bool:
+    """Whether a path is UTF-8 once its escapes are undone."""
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def query_of(request: Any) -> bytes:

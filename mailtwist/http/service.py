@@ -25,7 +25,7 @@ from twisted.web.server import Request, Site
 from typing_extensions import override
 
 from mailtwist.errors import MailError, ProtocolViolation
-from mailtwist.http.exchange import phrase, refusal
+from mailtwist.http.exchange import Answer, phrase, refusal
 from mailtwist.http.front import Facts, Front
 from mailtwist.http.redirect import Redirect
 from mailtwist.net.counters import Connections
@@ -34,6 +34,9 @@ HEADER_S: Final = 20.0
 BODY_S: Final = 60.0
 KEEP_ALIVE_S: Final = 60.0
 MAX_BODY: Final = 1 << 20
+# What is still on its way behind a body that is too large.
+LINGER_S: Final = 3.0
+LINGER_OCTETS: Final = 16 << 20
 
 
 class TooLarge(MailError):
@@ -94,6 +97,7 @@ class BoundedChannel(HTTPChannel):
         self._in_body = False
         self._body_octets = 0
         self._refused = False
+        self._lingers = 0  # octets that are read for nothing
         self._host = ""
 
     @override
@@ -107,6 +111,7 @@ class BoundedChannel(HTTPChannel):
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._refused:
+            self._pass_over(len(data))
             return
         if self._deadline is None and not self._handlingRequest:
             self._set_deadline(HEADER_S)
@@ -117,7 +122,7 @@ class BoundedChannel(HTTPChannel):
         self._set_deadline(BODY_S)
         self._in_body, self._body_octets = True, 0
         if self.length is not None and self.length > MAX_BODY:
-            self._answer_and_close(TooLarge())
+            self._answer_and_close(TooLarge(), lingers=True)
             return
         super().allHeadersReceived()
 
@@ -129,7 +134,7 @@ class BoundedChannel(HTTPChannel):
             self._body_octets += len(data)
             # Chunked framing counts too: chunks of one octet are no reason to take more.
             if self.length is None and self._body_octets > MAX_BODY:
-                self._answer_and_close(TooLarge())
+                self._answer_and_close(TooLarge(), lingers=True)
                 return
         super().rawDataReceived(data)
 
@@ -155,10 +160,10 @@ class BoundedChannel(HTTPChannel):
         return bool(super().checkPersistence(request, version))
 
     def close_when_idle(self) -> None:
-        """End now, or after the answer to the request at hand."""
-        if self._handlingRequest:
+        """End now, or after the answer to the request that is at hand or on its way."""
+        if self._handlingRequest or self._in_body:
             self.persistent = 0
-        else:
+        elif self._deadline is None:
             self.transport.loseConnection()
 
     def _set_deadline(self, seconds: float | None) -> None:
@@ -179,16 +184,37 @@ class BoundedChannel(HTTPChannel):
         # The stock channel's answer to what is no HTTP has no body.
         self._answer_and_close(ProtocolViolation("This is no HTTP request"))
 
-    def _answer_and_close(self, error: MailError) -> None:
-        """Answer what is no request yet, and take no more."""
+    def _answer_and_close(self, error: MailError, *, lingers: bool = False) -> None:
+        """Answer what is no request yet, and take no more.
+
+        ``lingers``: the client is sending still, and reads only then.
+        """
         self._refused = True
         self._set_deadline(None)
-        answer = refusal(error)
+        # There is no path before the first line was read.
+        target: bytes = getattr(self, "_path", b"")
+        answer = self.factory.refused(target, error)
         head = (
             f"HTTP/1.1 {answer.status} {phrase(answer.status)}\r\nConnection: close\r\n"
             f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)
+        if lingers:
+            # RFC 9112 §9.6: a close at once resets the connection, and with it our answer is lost.
+            self._lingers = LINGER_OCTETS
+            self._deadline = self.callLater(LINGER_S, self._end)
+        else:
+            self.transport.loseConnection()
+
+    def _pass_over(self, octets: int) -> None:
+        if self._lingers:
+            self._lingers = max(0, self._lingers - octets)
+            if not self._lingers:
+                self._set_deadline(None)
+                self._end()
+
+    def _end(self) -> None:
+        self._deadline = None
         self.transport.loseConnection()
 
 
@@ -236,13 +262,19 @@ class BoundedSite(Site):
             for each in waiting:
                 each.callback(None)
 
+    def refused(self, target: bytes, error: MailError) -> Answer:
+        """How an error looks at what a request line names."""
+        if not isinstance(self._front, Front):
+            return refusal(error)
+        return self._front.refused(target.partition(b"?")[0].decode("utf-8", "replace"), error)
+
     def retire(self) -> None:
         """No connection comes any more: end each with its next answer, silent ones in time."""
         self.retiring = True
 
     async def drain(self, seconds: float) -> None:
         """Let requests at hand be answered, then end the connections; cut them off at last."""
-        self._stopping = True
+        self._stopping = self.retiring = True
         for channel in list(self._channels):
             channel.close_when_idle()
         if not self._channels:

@@ -1,7 +1,8 @@
 """Whether the server is alive and well.
 
 ``GET /ping`` answers ``pong`` as long as the reactor turns, ``GET /health`` tells whether mail
-can be taken: 200 when the store was written within the last second or so, else 503.
+can be taken: 200 when the store was written within the last second or so and the listeners
+for mail run, else 503.
 ``GET /statistics`` counts requests, ``GET /`` names the addresses to begin with.
 """
 
@@ -59,7 +60,7 @@ class Status:
         if found.is_good:
             # The text is what monitors of Dinky Server look for.
             return json_answer({"success": True, "message": "Mail API service is running"})
-        return json_answer({"success": False, "message": f"Store: {found.detail}"}, 503)
+        return json_answer({"success": False, "message": found.detail}, 503)
 
     async def statistics(self, exchange: Exchange) -> Answer:
         return json_answer(self._statistics.document())

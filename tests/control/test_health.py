@@ -4,8 +4,9 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from mailtwist.control.health import ANSWER_S, KEPT_S, Health, StoreHealth
+from mailtwist.control.health import ANSWER_S, KEPT_S, Health, ServerHealth, StoreHealth
 from mailtwist.errors import StoreFull
+from mailtwist.store.listener_states import FAILED, ListenerState
 from tests.support.now import now
 
 
@@ -79,3 +80,27 @@ def test_questions_at_once_share_the_answer(health, store):
     assert store.asked == 1
     store.answer.callback(None)
     assert [each.is_good for each in found] == [True] * 10
+
+
+@pytest.mark.mission("DIN-11")
+@pytest.mark.parametrize(
+    ("broken", "detail"),
+    [
+        ([], ""),
+        ([ListenerState("imap", "imap", "127.0.0.1", 143, FAILED, "in use")], ""),
+        (
+            [ListenerState("mx.example.com", "smtp", "127.0.0.1", 25, FAILED, "in use")],
+            "Listener mx.example.com: in use",
+        ),
+    ],
+)
+def test_a_server_whose_listener_for_mail_does_not_run_is_not_healthy(health, broken, detail):
+    found = now(ServerHealth(health, lambda: broken).check())
+    assert found == Health(is_good=not detail, detail=detail)
+
+
+@pytest.mark.mission("DIN-11")
+def test_a_server_whose_store_takes_none_is_not_healthy(health, store):
+    store.answer = StoreFull()
+    found = now(ServerHealth(health, list).check())
+    assert found == Health(is_good=False, detail="Store: Insufficient system storage")

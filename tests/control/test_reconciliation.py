@@ -323,6 +323,13 @@ def test_a_refused_order_reports_on_every_listener_and_is_remembered(node):
     assert "row/good.example" not in states
     (told,) = nodes(node)[1].values()
     assert "4650" in told.error
+    assert [each.name for each in node.reconciliation.broken] == [
+        "row/busy.example",
+        "row/full.example",
+    ]
+    node.listeners.taken.clear()
+    node.apply()
+    assert node.reconciliation.broken == ()
     # The next one that can be carried out ends it.
     node.listeners.taken.clear()
     node.apply()

@@ -39,8 +39,8 @@ class Transport(StringTransport):
 
 
 class Server:
-    def __init__(self, *, limit=100, clients=0, **parts):
-        self.clock = Clock()
+    def __init__(self, *, limit=100, clients=0, clock=None, **parts):
+        self.clock = clock or Clock()
         self.health: Any = Health()
         self.counters = Connections(limit)
         self.site = make_factory(
@@ -84,7 +84,7 @@ class Server:
         transport = self.ask(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + data, host)
         raw = transport.value()
         self.hang_up(transport)
-        return _read(raw)
+        return read(raw)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,25 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _read(raw: bytes) -> Answer:
+def read(raw: bytes) -> Answer:
     head, _, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        body = _unchunked(body)
     if headers.get("content-encoding") == "gzip":
         body = gzip.decompress(body)
     return Answer(int(first.split()[1]), headers, body)
+
+
+def _unchunked(body: bytes) -> bytes:
+    """RFC 9112 §7.1."""
+    pieces: list[bytes] = []
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            assert body == b"\r\n"
+            return b"".join(pieces)
+        pieces.append(body[:length])
+        body = body[length + 2 :]

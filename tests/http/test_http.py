@@ -42,7 +42,7 @@ def test_health_is_good_while_the_store_takes_mail(server):
 
 
 def test_health_is_bad_when_the_store_takes_none(server):
-    server.health = Health(is_good=False, detail="Insufficient system storage")
+    server.health = Health(is_good=False, detail="Store: Insufficient system storage")
     status, _, body = get(server, "/health")
     assert status == 503
     assert json.loads(body) == {"success": False, "message": "Store: Insufficient system storage"}
@@ -166,6 +166,21 @@ def test_a_body_that_is_too_large_is_refused(server, request_):
     assert head.startswith(b"HTTP/1.1 413 ")
     assert b"\r\nConnection: close\r\n" in head
     assert json.loads(body)["errors"][0]["status"] == "413"
+    # A client that sends on reads the answer before the connection ends.
+    assert not transport.disconnecting
+    transport.protocol.dataReceived(b"x" * 65536)
+    server.clock.advance(service.LINGER_S)
+    assert transport.disconnecting
+    server.hang_up(transport)
+
+
+def test_who_sends_on_for_ever_is_cut_off(server):
+    transport = server.connect()
+    transport.protocol.dataReceived(b"POST /ping HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n")
+    block = b"x" * 65536
+    for _ in range(service.LINGER_OCTETS // len(block)):
+        assert not transport.disconnecting
+        transport.protocol.dataReceived(block)
     assert transport.disconnecting
     server.hang_up(transport)
 
