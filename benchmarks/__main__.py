@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import actions, certificates, idle, outgoing, rest, sync, workloads
+from benchmarks import actions, certificates, idle, outgoing, rest, send, sync, waiting, workloads
 from benchmarks.server import Server
 
 # These start servers of their own: they differ in their settings.
@@ -19,10 +19,12 @@ OWN_SERVERS: dict[str, Callable[[str], Iterator[workloads.Row]]] = {
     "outgoing-dead": outgoing.dead,
     "outgoing-dkim": outgoing.dkim,
     "rest": rest.pages,
+    "send": send.send,
     "certificates": certificates.certificates,
     "sync": sync.sync,
     "actions": actions.actions,
     "idle-smtp": idle.smtp,
+    "waiting": waiting.waiting,
 }
 WORKLOADS: dict[str, Callable[[Server], Iterator[workloads.Row]]] = {
     "idle": workloads.idle,

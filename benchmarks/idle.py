@@ -21,7 +21,7 @@ SPARE = 500
 def smtp(database_url: str) -> Iterator[Row]:
     """`MAILTWIST_BENCH_IDLE` asks for another number of connections."""
     wanted = int(os.environ.get("MAILTWIST_BENCH_IDLE", CONNECTIONS))
-    count = min(wanted, _raised_limit(wanted + SPARE) - SPARE)
+    count = min(wanted, raised_limit(wanted + SPARE) - SPARE)
     settings = {"limits": {"connections_per_address": count + SPARE, "idle_timeout": "1h"}}
     with Server(accounts=1, database_url=database_url, settings=settings) as server:
         port = server.ports["smtp"]
@@ -46,7 +46,7 @@ def smtp(database_url: str) -> Iterator[Row]:
             connection.close()
 
 
-def _raised_limit(wanted: int) -> int:
+def raised_limit(wanted: int) -> int:
     """Raise the limit of open files, which the server inherits; what it is then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

@@ -56,7 +56,10 @@ def allows(permission: int, bit: Bit, *, is_user: bool, in_group: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an API key was given: ``mail:read`` of a mailbox, ``send`` for a domain, ``admin``."""
+    """What an API key was given.
+
+    ``mail:read`` of a mailbox, ``send`` for a domain, a ``project``, ``admin``.
+    """
 
     kind: str
     target: str = ""
@@ -64,6 +67,7 @@ class Scope:
 
 MAIL_READ: Final = "mail:read"
 SEND: Final = "send"
+PROJECT: Final = "project"
 ADMIN: Final = "admin"
 # What a key to read mail sees of the tables.
 _MAIL_TABLES: Final = frozenset({"mail", "mail_box"})
@@ -101,6 +105,15 @@ class Viewer:
             and bit in {Bit.PEEK, Bit.READ}
             and any(scope.kind == MAIL_READ for scope in self.scopes)
         )
+
+    @property
+    def project(self) -> str:
+        """The id of the project that the key is for: it captures all that is sent with it.
+
+        "": of none. That the owner of the key may use the project is to be asked of its row.
+        """
+        targets = (scope.target for scope in self.scopes or () if scope.kind == PROJECT)
+        return next(targets, "")
 
     def readable_mailboxes(self) -> frozenset[str] | None:
         """The mailboxes that the key is held to; None: no such limit."""

@@ -6,6 +6,7 @@ scope                        what it lets a key do
 ``admin``                    all that its owner may
 ``mail:read:<mail_box id>``  read that mailbox and its mail
 ``send:<domain>``            send as addresses of that domain; ``*``: as any that its owner has
+``project:<project id>``     read what that project captured, and send into it: none of it leaves
 ===========================  ================================================================
 """
 
@@ -17,7 +18,7 @@ from uuid import UUID
 
 from mailtwist.errors import ProtocolViolation
 from mailtwist.mail.address import fold_domain
-from mailtwist.mail.permissions import ADMIN, MAIL_READ, SEND, Scope
+from mailtwist.mail.permissions import ADMIN, MAIL_READ, PROJECT, SEND, Scope
 
 MAX_SCOPES: Final = 20
 MAX_LENGTH: Final = 300
@@ -42,6 +43,9 @@ def parse_scopes(texts: Iterable[str]) -> tuple[Scope, ...]:
     scopes = tuple(dict.fromkeys(parse_scope(text) for text in texts))
     if not 1 <= len(scopes) <= MAX_SCOPES:
         raise ProtocolViolation(f"invalid value for scopes: 1 to {MAX_SCOPES} are needed")
+    if sum(scope.kind == PROJECT for scope in scopes) > 1:
+        # What is sent with the key is captured in one place.
+        raise ProtocolViolation("invalid value for scopes: a key is for one project at most")
     return scopes
 
 
@@ -62,11 +66,16 @@ def has_all(scopes: Iterable[Scope] | None) -> bool:
     return scopes is None or any(scope.kind == ADMIN for scope in scopes)
 
 
+def _id(text: str) -> str:
+    return str(UUID(text))
+
+
 def _domain(text: str) -> str:
     return text if text == "*" else fold_domain(text)
 
 
 _TARGETS: Final[dict[str, Callable[[str], str]]] = {
-    MAIL_READ: lambda text: str(UUID(text)),
+    MAIL_READ: _id,
     SEND: _domain,
+    PROJECT: _id,
 }
