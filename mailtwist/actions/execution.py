@@ -19,6 +19,8 @@ from mailtwist.errors import NotFound, ProtocolViolation, Refusal, TemporaryFail
 from mailtwist.mail.permissions import (
     ADMIN,
     AUTHENTICATED_EXECUTE,
+    PROJECT,
+    SEND,
     SYSTEM,
     Bit,
     Viewer,
@@ -236,6 +238,12 @@ def _schema(viewer: Viewer, gates: Gates) -> dict[str, Any] | None:
     }
 
 
+def _kinds(viewer: Viewer) -> set[str]:
+    """The kinds of scopes that a key has; what a project's key sends is captured."""
+    kinds = {each.kind for each in viewer.scopes or ()}
+    return kinds | {SEND} if PROJECT in kinds else kinds
+
+
 def may_execute(viewer: Viewer, gates: Gates, scope: str) -> bool:
     """Whether both gates are open: that of the table and that of the action's row.
 
@@ -243,7 +251,7 @@ def may_execute(viewer: Viewer, gates: Gates, scope: str) -> bool:
     """
     if viewer.is_admin:
         return True
-    if not has_all(viewer.scopes) and not any(each.kind == scope for each in viewer.scopes or ()):
+    if not has_all(viewer.scopes) and scope not in _kinds(viewer):
         return False
     signed_in = not viewer.is_guest
     table = allows(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from mailtwist.errors import ProtocolViolation
@@ -12,20 +11,16 @@ from mailtwist.mail.scopes import format_scope, parse_scopes
 from mailtwist.policy import api_keys
 from mailtwist.policy.api_keys import NewKey
 from mailtwist.store.entities import values
-from mailtwist.store.entities.model import Entity, Item, Prepared
+from mailtwist.store.entities.model import Entity, Prepared
 
 ENTITY: Final = "api_key"
 
 
-def completed(
-    entity: Entity, attributes: Mapping[str, Any]
-) -> tuple[NewKey | None, Mapping[str, Any]]:
-    """A new key, for a row of keys, and the attributes with what the row is to keep of it.
+def completed(attributes: Mapping[str, Any]) -> tuple[NewKey, Mapping[str, Any]]:
+    """A new key, and the attributes of its row with what that is to keep of it.
 
     Raises: ProtocolViolation for scopes that say nothing.
     """
-    if entity.name != ENTITY:
-        return None, attributes
     is_test = bool(values.boolean(attributes.get("is_test")))
     key = api_keys.make(is_test=is_test)
     return key, {
@@ -43,11 +38,6 @@ def checked(entity: Entity, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         return attributes
     kept = {name: value for name, value in attributes.items() if name != "is_test"}
     return kept | {"scopes": _scopes(kept["scopes"])} if "scopes" in kept else kept
-
-
-def shown(item: Item, key: NewKey) -> Item:
-    """The new row, with the key itself."""
-    return replace(item, attributes={**item.attributes, "key": key.text})
 
 
 def _scopes(given: Any) -> list[str]:

@@ -18,10 +18,10 @@ from mailtwist.actions.allowances import Allowance
 from mailtwist.actions.buffer import Buffer
 from mailtwist.actions.inputs import refusal
 from mailtwist.actions.letters import Letter
+from mailtwist.actions.made_up import password as new_password
 from mailtwist.actions.mailboxes import Mailbox
 from mailtwist.actions.mailing import Mailing
 from mailtwist.actions.one_time_codes import LIFE_US, RESET, OneTimeCodes, make
-from mailtwist.actions.performers.codes import password as new_password
 from mailtwist.actions.registry import (
     FOR_GUESTS,
     Context,

@@ -7,18 +7,17 @@ whether he may write the row at all is asked before that, for it keeps a process
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailtwist.actions import certificate_values, new_keys
+from mailtwist.actions import certificate_values, new_keys, seen_once
 from mailtwist.actions.certificate_values import CertificateValues
 from mailtwist.actions.secret_values import SecretValues
 from mailtwist.mail.permissions import Bit, Viewer
-from mailtwist.policy.api_keys import NewKey
 from mailtwist.policy.hashing import Derivation, Turns
 from mailtwist.policy.keyring import Keyring
 from mailtwist.store import steps
@@ -46,7 +45,7 @@ Relations = Mapping[str, Ref | tuple[Ref, ...] | None]
 # An entity, and its column that holds a whole message.
 MAIL: Final = "mail"
 # Deleting one of these only hides it; what it held goes in steps.
-_EMPTIED_LATER: Final = frozenset({"mail_account", "mail_box"})
+_EMPTIED_LATER: Final = frozenset({"mail_account", "mail_box", "project"})
 # Empty in the row of a mail server whose domain has no key.
 _KEY_COLUMN: Final = "dkim_public_key"
 # Whose ids tell the account, which is to be locked before its rows.
@@ -57,17 +56,17 @@ _KINDS: Final = {"mail_box": Kind.MAIL_BOX, "mail": Kind.MAIL}
 class Planned:
     """One write, ready to be run in a transaction; ``accounts`` and ``octets`` as of a unit.
 
-    ``key``: whose text the answer is to have.
+    ``secret``: attributes that the answer is to have, and no other.
     """
 
     unit: Callable[[Connection], Any]
     accounts: tuple[int, ...] = ()
     octets: int = 0
-    key: NewKey | None = None
+    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def shown(self, item: Item) -> Item:
         """What the maker of the row gets to see."""
-        return item if self.key is None else new_keys.shown(item, self.key)
+        return seen_once.shown(item, self.secret)
 
 
 class Resources:
@@ -175,7 +174,7 @@ class Resources:
     async def create(
         self, viewer: Viewer, entity: str, attributes: Mapping[str, Any], relations: Relations
     ) -> Item:
-        """Make a row. An API key's text is in its answer, and nowhere else."""
+        """Make a row. What is made up for it is in this answer, and nowhere else."""
         planned = await self.creating(viewer, entity, attributes, relations)
         item: Item = await self._write(planned)
         await self._adopt_key(item)
@@ -197,7 +196,7 @@ class Resources:
         """
         declared = entity_of(entity)
         _check_action(declared, attributes)
-        key, attributes = new_keys.completed(declared, attributes)
+        secret, attributes = seen_once.completed(declared, attributes)
         asked = "" if is_asked_first else None
         if certificate_values.are_in(declared, attributes):
             await self._ask(viewer, declared, asked)
@@ -205,7 +204,7 @@ class Resources:
         given = await self._made_safe(viewer, declared, attributes, asked)
         places = [ref.id for ref in relations.values() if isinstance(ref, Ref)]
         unit = self._unit(engine.create_row, viewer, declared, given, relations)
-        return Planned(unit, _accounts(places), _octets(given), key)
+        return Planned(unit, _accounts(places), _octets(given), secret)
 
     async def update(
         self,

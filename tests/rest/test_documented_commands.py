@@ -18,7 +18,7 @@ from tests.e2e.relaying import until
 from tests.e2e.server import Server, tool
 from tests.support.rest import Rest
 
-pytestmark = [pytest.mark.real]
+pytestmark = [pytest.mark.real, pytest.mark.mission("GEN-06")]
 
 MAIL_SERVER = r"""
 curl -X POST http://localhost:6336/api/mail_server \

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mailtwist.errors import ProtocolViolation
-from mailtwist.mail.permissions import Scope
+from mailtwist.mail.permissions import Scope, Viewer
 from mailtwist.mail.scopes import format_scope, has_all, may_send, parse_scope, parse_scopes
 
 BOX = "0199c1d0-6f2a-7000-8000-000000000001"
@@ -18,6 +18,7 @@ BOX = "0199c1d0-6f2a-7000-8000-000000000001"
         ("send:Example.ORG", Scope("send", "example.org")),
         ("send:münchen.example", Scope("send", "xn--mnchen-3ya.example")),
         ("send:*", Scope("send", "*")),
+        (f"project:{BOX.upper()}", Scope("project", BOX)),
     ],
 )
 def test_a_scope_is_read_and_written_in_one_spelling(text, scope):
@@ -29,7 +30,7 @@ def test_a_scope_is_read_and_written_in_one_spelling(text, scope):
     "text",
     ["", "admin:", "Admin", "mail:read", "mail:read:", "mail:read:INBOX", "mail:read:*",
      "mail:write:x", "send", "send:", "send:a b", "send:a\0b", "send:" + "a." * 200,
-     ":", "admin:x"],
+     ":", "admin:x", "project", "project:", "project:shop", "project:*"],
 )  # fmt: skip
 def test_a_scope_that_says_nothing_we_know_is_refused_by_name(text):
     with pytest.raises(ProtocolViolation, match="scopes"):
@@ -43,6 +44,15 @@ def test_a_key_has_one_scope_at_least_and_twenty_at_most():
             parse_scopes(texts)
 
 
+def test_a_key_is_for_one_project_at_most():
+    other = BOX.replace("0001", "0002")
+    scopes = parse_scopes(["send:*", f"project:{BOX}", f"project:{BOX}"])
+    assert Viewer(scopes=scopes).project == BOX
+    assert Viewer(scopes=parse_scopes(["admin"])).project == Viewer().project == ""
+    with pytest.raises(ProtocolViolation, match="one project"):
+        parse_scopes([f"project:{BOX}", f"project:{other}"])
+
+
 @pytest.mark.parametrize(
     "texts, domain, may",
     [
@@ -53,6 +63,7 @@ def test_a_key_has_one_scope_at_least_and_twenty_at_most():
         (["send:a.example"], "b.a.example", False),
         (["send:a.example"], "example", False),
         ([f"mail:read:{BOX}"], "a.example", False),
+        ([f"project:{BOX}"], "a.example", False),
     ],
 )
 def test_sending_needs_a_scope_for_the_domain(texts, domain, may):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets as chance
-import string
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,19 +10,11 @@ from typing import Any, Final
 
 from mailtwist.actions import one_time_codes
 from mailtwist.actions.letters import invalid, text_of
+from mailtwist.actions.made_up import PASSWORD_LENGTH, password
 from mailtwist.actions.registry import Call, Performed, Performer, Response
 from mailtwist.errors import ProtocolViolation
 
 MAX_LENGTH: Final = 1024
-PASSWORD_LENGTH: Final = 16
-# Easily told apart in every typeface.
-PASSWORD_CHARACTERS: Final = "".join(
-    sorted(set(string.ascii_letters + string.digits) - set("0O1lI"))
-)
-
-
-def password(length: int = PASSWORD_LENGTH) -> str:
-    return "".join(chance.choice(PASSWORD_CHARACTERS) for _ in range(length))
 
 
 async def one_time_code(call: Call, attributes: Mapping[str, Any]) -> Performed:

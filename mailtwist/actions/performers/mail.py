@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from mailtwist.actions import letters
 from mailtwist.actions.registry import Call, Performed, Performer
+from mailtwist.actions.sending import captured_in
 
 SERVER: Final = "mail_server_hostname"
 
@@ -26,6 +27,7 @@ async def send(call: Call, attributes: Mapping[str, Any]) -> Performed:
         letter,
         hostname=letters.in_header(SERVER, hostname),
         is_captured=context.viewer.is_test,
+        captured_in=await captured_in(context.services.database, context.viewer),
     )
     call.buffer.mail(prepared.acceptance)
     return Performed({"queue_id": prepared.queue_id, "message_id": prepared.message_id})

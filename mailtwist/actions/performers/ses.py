@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mailtwist.actions import letters
 from mailtwist.actions.registry import Call, Performed, Performer, Response
+from mailtwist.actions.sending import captured_in
 from mailtwist.errors import MailError, NotFound, ProtocolViolation
 from mailtwist.queue import ses, ses_credentials
 from mailtwist.store import credentials
@@ -38,6 +39,7 @@ async def send(call: Call, attributes: Mapping[str, Any]) -> Performed:
         letter,
         destination=ses.destination(stored.reference_id),
         is_captured=context.viewer.is_test,
+        captured_in=await captured_in(context.services.database, context.viewer),
     )
     call.buffer.mail(prepared.acceptance)
     value = {"queue_id": prepared.queue_id, "message_id": prepared.message_id}
