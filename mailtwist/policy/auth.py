@@ -378,6 +378,13 @@ class Authenticator:
         except MailError as error:
             log.info("bad logins not forgotten", account=account.name, reason=error.detail)
 
+    async def forgive_all(self) -> None:
+        """Forget every bad login there was: nobody is shut out. Raises: MailError."""
+        if await self._database.read(failures.exist):
+            await self._database.write(failures.clear_all)
+        self._refusals = RecentRefusals()
+        self._missed.clear()
+
 
 def invalid_credentials() -> Refusal:
     """Make the one refusal for a wrong password, an unknown name and a proof that fails."""
