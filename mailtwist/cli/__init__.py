@@ -6,3 +6,10 @@ def main() -> None:
     from mailtwist.cli.app import run
 
     run()
+
+
+def send_test() -> None:
+    """The program ``mailtwist-send-test``: the command send-test by itself."""
+    from mailtwist.cli.app import alone, run
+
+    run(command=alone("send-test"), name="mailtwist-send-test")

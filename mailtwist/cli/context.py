@@ -25,8 +25,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 class Context:
     """The global options, and what follows from them when a command asks."""
 
-    def __init__(self, config: str | None, options: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, config: str | None, options: Mapping[str, str | None], *, env_file: str = ""
+    ) -> None:
         self.config = config
+        self.env_file = env_file  # read already
         self.options = {key: value for key, value in options.items() if value is not None}
 
     @cached_property

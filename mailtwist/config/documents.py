@@ -13,6 +13,7 @@ from typing import Any
 from mailtwist.config import overlay
 from mailtwist.config.declare import Declaration, Section, members
 from mailtwist.config.describe import shown, variables_of
+from mailtwist.config.given import DECLARATIONS
 from mailtwist.config.listeners import NOT_YET, PROTOCOLS, ListenerItem
 from mailtwist.config.predecessors import PREDECESSOR_VARIABLES
 from mailtwist.config.settings import Settings
@@ -42,8 +43,11 @@ def _wrapped(text: str, prefix: str) -> Iterator[str]:
     yield from textwrap.wrap(plain, WIDTH, initial_indent=prefix, subsequent_indent=prefix)
 
 
-def sample() -> str:
-    """A configuration file with every key, its meaning and its default."""
+def sample(data_dir: str = "") -> str:
+    """A configuration file with every key, its meaning and its default.
+
+    ``data_dir``: instead of the example of one.
+    """
     lines = [
         "# mailtwist, all settings with their defaults.",
         "# Generated from the declarations in mailtwist/config; scripts/generate.py writes it.",
@@ -53,7 +57,11 @@ def sample() -> str:
     for member in members(Settings):
         lines.extend(_sample_member(member, ""))
         lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+    text = "\n".join(lines).rstrip() + "\n"
+    if data_dir:
+        example = DECLARATIONS["data_dir"].example
+        text = text.replace(f"\ndata_dir: {flow(example)}\n", f"\ndata_dir: {flow(data_dir)}\n")
+    return text
 
 
 def _sample_member(member: Declaration | Section, indent: str) -> Iterator[str]:

@@ -32,7 +32,13 @@ from mailtwist.config.listeners import (
     problems_of,
 )
 from mailtwist.config.names import fold_domain, split_host_port
-from mailtwist.config.predecessors import DEPRECATED, FILE_VARIABLES, PORT_VARIABLES
+from mailtwist.config.predecessors import (
+    DEPRECATED,
+    FILE_VARIABLES,
+    PORT_VARIABLES,
+    UNUSED_VARIABLES,
+    is_meant,
+)
 from mailtwist.config.settings import Settings
 from mailtwist.config.transports import SUBMISSIONS_PORT
 from mailtwist.errors import ConfigError
@@ -239,9 +245,9 @@ def _given_listener(item: ListenerItem) -> Listener:
 
 def _port_listeners(found: Collected, environ: Mapping[str, str]) -> Iterator[Listener]:
     for name, protocol in PORT_VARIABLES:
-        text = environ.get(name, "").strip()
-        if not text:
+        if not is_meant(name, environ):
             continue
+        text = environ[name].strip()
         address = text if ":" in text else f":{text}"
         try:
             split_host_port(address)
@@ -275,6 +281,8 @@ def _warnings(found: Collected, settings: Settings, environ: Mapping[str, str]) 
             yield f"{given[0].name}: is called {DEPRECATED[given[0].name]} now"
         if declaration.inactive:
             yield f"{_where(given[0], key)}: {declaration.inactive}"
+    if unused := [name for name in UNUSED_VARIABLES if is_meant(name, environ)]:
+        yield f"{', '.join(unused)}: not read by the server; see docs/environment.md"
     yield from _relay_warnings(found, settings)
     yield from _misspelled(environ)
 

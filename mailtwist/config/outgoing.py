@@ -1,8 +1,4 @@
-"""The settings of the parts around the mailboxes: queue, relay, DKIM, mail over HTTP.
-
-Some are declared ahead of the part that acts on them, so that a configuration
-file written today stays right; ``inactive`` says so wherever the key is shown.
-"""
+"""The settings of the parts around the mailboxes: queue, relay, DKIM, mail over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +18,6 @@ from mailtwist.config.kinds import (
 )
 from mailtwist.config.names import Domain, Host, HostPort, Mailbox, Network, Url
 
-LATER = "accepted, not acted on yet"
 DAY = 86400.0
 
 
@@ -184,21 +179,23 @@ class Inbox:
     domain: str = setting(
         Domain(),
         "",
-        "The catch-all domain whose mail is read over HTTP; empty: none.",
+        "The catch-all domain whose mail is read over HTTP; empty: none. Every name in it is an "
+        "inbox, with or without an account.",
         variables=("DOMAIN",),
-        inactive=f"`inbox.smtp_rate` holds where it is set; its mail: {LATER}",
         example="inbox.example",
     )
     api_keys: tuple[str, ...] = setting(
         ListOf(Text()),
         (),
-        "The keys that open `/emails`.",
+        "The keys that open `/emails`, as `X-API-KEY`; none: no key does.",
         secret=True,
         variables=("API_KEY",),
-        inactive=LATER,
     )
     retention: float = setting(
-        Duration(60, 3650 * DAY), DAY, "How long its mail is kept.", unit="seconds", inactive=LATER
+        Duration(60, 3650 * DAY),
+        DAY,
+        "How long each of its messages is kept, and of all other captured mail.",
+        unit="seconds",
     )
     smtp_rate: int = setting(
         Whole(0, 1_000_000),
@@ -209,9 +206,8 @@ class Inbox:
     api_rate: int = setting(
         Whole(0, 1_000_000),
         100,
-        "Requests from one address; 0: no limit.",
+        "Requests to `/emails` from one address, and wrong keys besides; 0: no limit.",
         unit="a minute",
-        inactive=LATER,
     )
 
 
@@ -228,9 +224,10 @@ class Send:
     allowed_hosts: tuple[str, ...] = setting(
         ListOf(Text()),
         (),
-        "Web origins that may call `/send`.",
+        "Web pages that may call `/send`: a host (`example.com`, `*.example.com`, `*` for any), "
+        "one with its port (`localhost:3000`) or a whole origin (`https://example.com`).",
         variables=("ALLOWED_HOSTS",),
-        inactive=LATER,
+        example="example.com, *.example.com, http://localhost:3000",
     )
     api_key: str = setting(
         Text(),
@@ -238,21 +235,24 @@ class Send:
         "The key that opens `/send`; empty: it is open to this machine and to allowed_hosts.",
         secret=True,
         aliases=("send.key",),
-        inactive=LATER,
     )
     rate: int = setting(
         Whole(0, 1_000_000),
         60,
-        "Requests from one address; 0: no limit.",
+        "Requests to `/send` from one address; 0: no limit.",
         unit="a minute",
-        inactive=LATER,
     )
     wait: float = setting(
         Duration(0, 300),
         2.0,
-        "How long `/send` waits for the first attempt.",
+        "How long `/send` waits for the first attempt; 0: not at all.",
         unit="seconds",
-        inactive=LATER,
+    )
+    sender_domains: tuple[str, ...] = setting(
+        ListOf(Text()),
+        (),
+        "Domains that `/send` takes in `from`, beside those that are local here; `*`: any.",
+        example="example.net",
     )
 
 

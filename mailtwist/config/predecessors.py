@@ -82,6 +82,7 @@ def _catch_all(text: str, _: Mapping[str, str]) -> object | None:
 
 
 PREDECESSOR_VARIABLES: tuple[Variable, ...] = (
+    # In production, and for GIN_MODE=release, the defaults are right.
     Variable("ENVIRONMENT", "dev_mode", _when("development", True)),
     Variable("ENVIRONMENT", "log_level", _when("development", "debug")),
     Variable("GIN_MODE", "log_level", _when("debug", "debug")),
@@ -98,7 +99,35 @@ PREDECESSOR_VARIABLES: tuple[Variable, ...] = (
 PORT_VARIABLES: tuple[tuple[str, str], ...] = (
     ("DAPTIN_PORT", "http"),
     ("DAPTIN_HTTPS_PORT", "https"),
+    ("PORT", "http"),
 )
+
+# The service that PORT and the variables below belong to is known by one of these. Alone they are
+# too common: a shell has them for reasons of its own.
+COMPANY: tuple[str, ...] = ("MAIL_DOMAIN", "MAIL_HOSTNAME", "DEFAULT_FROM", "SMTP_RELAY_HOST")
+COMMON: frozenset[str] = frozenset({"PORT"})
+
+# Variables of that service that say nothing to the server, and what does instead.
+UNUSED_VARIABLES: Mapping[str, str] = {
+    "TRAEFIK_ENTRYPOINT": "it is for the proxy before us; compose.yaml hands it on",
+    "ENABLE_TLS": "it is for the proxy before us; compose.yaml hands it on",
+    "SMTP_HOST": "one process takes /send and delivers",
+    "SMTP_PORT": "one process takes /send and delivers",
+    "MAIL_USER": "`mailtwist account add` makes accounts",
+    "MAIL_PASSWORD": "`mailtwist account add` makes accounts",
+    "MAIL_PORT": "listeners says what is open",
+    "MAIL_SECURE": "listeners says what is open",
+}
+
+
+def is_meant(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable of a predecessor is one: it is set, and no other program's."""
+    if not environ.get(name, "").strip():
+        return False
+    if name not in COMMON and name not in UNUSED_VARIABLES:
+        return True
+    return any(environ.get(each) for each in COMPANY)
+
 
 # Keys of older files that say nothing here, and what does instead. A key that ends with "*" stands
 # for all that begin so; a group for all in it.

@@ -1,8 +1,7 @@
 """Every setting of the server, declared once.
 
 Attributes carry the values in use; the metadata of each field says the rest
-(:mod:`mailtwist.config.declare`). ``LATER`` marks keys that the file format has
-from the start although the part that acts on them is still to be built.
+(:mod:`mailtwist.config.declare`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from mailtwist.config.listeners import Listener, ListenerItem
 from mailtwist.config.names import Domain, HostPort, LocalPartOrMailbox, Mailbox, Network, Url
 from mailtwist.config.outgoing import (
     DAY,
-    LATER,
     Acme,
     Delivery,
     Dkim,
@@ -41,6 +39,7 @@ from mailtwist.config.outgoing import (
     Send,
 )
 from mailtwist.config.rates import Rate, RateOf
+from mailtwist.config.redis import RedisUrl
 from mailtwist.config.transports import DomainPattern, Transport, TransportUrl
 
 
@@ -312,11 +311,12 @@ class Settings:
     http_client: HttpClient = section(HttpClient, "Requests to web servers elsewhere.")
     acme: Acme = section(Acme, "Certificates from an authority.")
     redis_url: str = setting(
-        Url(("redis", "rediss", "unix")),
+        RedisUrl(),
         "",
-        "A Redis for counters shared by nodes; the server starts without it too.",
+        "A Redis that nodes share: counts of rates, and messages of `/emails` that are read "
+        "again. `redis://user:password@host:6379/0`, `rediss://` with TLS, `unix:///path?db=0`. "
+        "The server starts, and limits hold, without it too.",
         secret=True,
-        inactive=LATER,
     )
     dev_mode: bool = setting(
         Flag(),

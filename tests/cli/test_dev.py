@@ -99,6 +99,16 @@ def test_the_sandbox_prints_lines_to_paste_that_work(tmp_path: Path) -> None:
         )
         (mail,) = json.loads(done.stdout)["data"]
         assert "Welcome" in mail["attributes"]["subject"]
+        # One is sent by HTTP, and both ways to read it show it.
+        script = "\n".join(
+            line.strip()
+            for line in lines
+            if "curl" in line and ("/send" in line or "/emails" in line)
+        )
+        done = subprocess.run(
+            ["sh", "-ec", script], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.count("482913") >= 3, done.stdout
 
 
 @pytest.mark.reactor

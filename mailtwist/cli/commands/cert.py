@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mailtwist.cli.context import Context, json_option, print_json, print_rows
-from mailtwist.errors import ConfigError, Conflict, NotFound
+from mailtwist.errors import ConfigError, Conflict, NotFound, ProtocolViolation
 
 if TYPE_CHECKING:
     from mailtwist.store.certificates import Listed, Material, Row
@@ -27,7 +27,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def cert() -> None:
-    """List, import, export and renew certificates."""
+    """List, order, import, export and renew certificates."""
 
 
 @cert.command("list")
@@ -206,7 +206,29 @@ def export(context: Context, hostname: str, folder: Path, with_key: bool, as_jso
         click.echo("\n".join(written))
 
 
-# -- renew ----------------------------------------------------------------------------------
+# -- order, renew ---------------------------------------------------------------------------
+
+
+@cert.command("order")
+@click.argument("hostname")
+@click.option("--email", metavar="ADDRESS", default="", help="Of yours; default: acme.email.")
+@json_option
+@click.pass_obj
+def order(context: Context, hostname: str, email: str, as_json: bool) -> None:
+    """Order a certificate for HOSTNAME, or several with commas, from an authority (ACME).
+
+    Its row is made where there is none. The server renews it by itself from then on. An
+    authority that asks over HTTP needs a running server, which answers it at port 80.
+    """
+    from mailtwist.tls import pem
+
+    with _opened(context) as opened:
+        with opened.writing() as connection:
+            name = _names(hostname)
+            row = _of_hostname(connection, name) or _added(connection, name)
+        _order(context, opened, row, email)
+        bundle = pem.read(opened.row(hostname).chain, now=None)
+    _tell("ordered", row.hostname, bundle, as_json)
 
 
 @cert.command("renew")
@@ -233,11 +255,11 @@ def renew(context: Context, hostname: str, as_json: bool) -> None:
     _tell("renewed", row.hostname, bundle, as_json)
 
 
-def _order(context: Context, opened: _Opened, row: Row) -> None:
+def _order(context: Context, opened: _Opened, row: Row, email: str = "") -> None:
     from mailtwist.cli.filing import run_now
     from mailtwist.policy.hashing import Inline
     from mailtwist.store.ids import now_us
-    from mailtwist.tls.acme.issuance import Issuance
+    from mailtwist.tls.acme.issuance import NO_EMAIL, Issuance
 
     issuance = Issuance(
         opened.database,
@@ -246,7 +268,12 @@ def _order(context: Context, opened: _Opened, row: Row) -> None:
         threads=Inline(),
         now=now_us,
     )
-    run_now(issuance.issue(row.reference_id))
+    try:
+        run_now(issuance.issue(row.reference_id, email))
+    except ProtocolViolation as error:
+        if error.text != NO_EMAIL:
+            raise
+        raise ConfigError("name an address of yours: --email you@example.com") from None
 
 
 def _sign(context: Context, opened: _Opened, row: Row) -> None:
@@ -308,14 +335,9 @@ class _Opened:
 
     def row(self, hostname: str) -> Row:
         """The row for a name: with exactly this, or with it among others. Raises: NotFound."""
-        from mailtwist.errors import ProtocolViolation
-        from mailtwist.mail.host_names import host_names
         from mailtwist.store import certificates
 
-        try:
-            wanted = ",".join(host_names(hostname))
-        except ProtocolViolation as error:
-            raise ConfigError(error.text) from error
+        wanted = _names(hostname)
         with self.database.engine.read() as connection:
             found = certificates.of_hostname(connection, wanted)
             if found is None:
@@ -326,8 +348,19 @@ class _Opened:
                 ]
                 found = next(iter(certificates.rows(connection, numbers)), None)
         if found is None:
-            raise NotFound(f"there is no certificate row for {wanted}")
+            advice = "to have one: mailtwist cert order, or cert import"
+            raise NotFound(f"there is no certificate row for {wanted}; {advice}")
         return found
+
+
+def _names(hostname: str) -> str:
+    """As rows have it: host names, with commas between. Raises: ConfigError."""
+    from mailtwist.mail.host_names import host_names
+
+    try:
+        return ",".join(host_names(hostname))
+    except ProtocolViolation as error:
+        raise ConfigError(error.text) from error
 
 
 @contextmanager

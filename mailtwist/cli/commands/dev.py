@@ -39,12 +39,16 @@ _ON_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The account of the sandbox, and who administers it; "" where somebody else does."""
+    """The account of the sandbox, and who administers it; "" where somebody else does.
+
+    ``inbox_key`` opens `/emails`, "" where the configuration has keys of its own.
+    """
 
     address: str
     password: str
     administrator: str = ""
     administrator_password: str = ""
+    inbox_key: str = ""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -54,6 +58,8 @@ class Credentials:
                 "email": self.administrator,
                 "password": self.administrator_password,
             }
+        if self.inbox_key:
+            found["inbox_key"] = self.inbox_key
         return found
 
 
@@ -71,6 +77,10 @@ def dev(context: Context, send: bool, as_json: bool) -> None:
     context.options.update(options)
     with context.store(upgrades=True) as engine:
         credentials = _prepared(engine, settings)
+    if credentials.inbox_key:
+        settings = replace(
+            settings, inbox=replace(settings.inbox, api_keys=(credentials.inbox_key,))
+        )
     sandbox.mark(Path(settings.data_dir), is_on=settings.dev_mode)
     from twisted.internet import reactor
 
@@ -98,11 +108,15 @@ def _prepared(engine: Engine, settings: Settings) -> Credentials:
     if not wanted.administrator:
         email, password = f"{ADMINISTRATOR}@{_domain(settings)}", generated_password()
         wanted = replace(wanted, administrator=email, administrator_password=password)
+    if not wanted.inbox_key:
+        wanted = replace(wanted, inbox_key=generated_password())
     if wanted != known:
         # First the file: a crash between the two leaves no account with an unknown password.
         _write(path, wanted)
     _ensure_account(engine, settings, wanted)
     email, password = wanted.administrator, wanted.administrator_password
+    if settings.inbox.api_keys:
+        wanted = replace(wanted, inbox_key="")
     if administrator.ensure(engine, settings, email, password):
         return wanted
     return replace(wanted, administrator="", administrator_password="")
@@ -177,6 +191,7 @@ def _banner(settings: Settings, credentials: Credentials, rows: list[dict[str, A
         f"  data      {settings.data_dir}",
         "",
         *_administrator(credentials),
+        *_inbox_key(credentials),
         *_examples(credentials, places),
     ]
     return "\n".join(lines)
@@ -190,6 +205,10 @@ def _administrator(credentials: Credentials) -> list[str]:
         f"  password       {credentials.administrator_password}",
         "",
     ]
+
+
+def _inbox_key(credentials: Credentials) -> list[str]:
+    return [f"  inbox key  {credentials.inbox_key}", ""] if credentials.inbox_key else []
 
 
 def _places(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -233,9 +252,31 @@ def _examples(credentials: Credentials, places: dict[str, str]) -> list[str]:
             "print(m.fetch('*', '(BODY.PEEK[])')[1][0][1].decode())\"",
             "",
         ]
+    if "http" in places:
+        lines += _mail_requests(f"http://{places['http']}", credentials)
     if "http" in places and credentials.administrator:
         lines += _requests(f"http://{places['http']}", credentials)
     return [*lines, "Ctrl-C ends it; the data stays."]
+
+
+def _mail_requests(url: str, credentials: Credentials) -> list[str]:
+    mail = {"to": "bob@example.com", "subject": "Your code", "body": "It is 482913."}
+    lines = [
+        "Send one by HTTP:",
+        "",
+        f"  curl -sS {url}/send -d '{json.dumps(mail)}'",
+        "",
+    ]
+    if credentials.inbox_key:
+        ask = f"curl -sS -H 'X-API-KEY: {credentials.inbox_key}'"
+        lines += [
+            "Read what came for bob@example.com, or wait for it:",
+            "",
+            f"  {ask} {url}/emails/bob",
+            f"  {ask} '{url}/emails/bob/wait?timeout=30'",
+            "",
+        ]
+    return lines
 
 
 def _requests(url: str, credentials: Credentials) -> list[str]:

@@ -54,7 +54,9 @@ def list_(context: Context, as_json: bool) -> None:
     from mailtwist.store import domains
 
     with context.store() as engine, engine.read() as connection:
-        rows = [_row(each) for each in domains.list(connection)]
+        # Those of captured mail are nobody's (RFC 2606 §2).
+        found = (each for each in domains.list(connection) if not each.name.endswith(".invalid"))
+        rows = [_row(each) for each in found]
     named = {row["name"] for row in rows}
     source = context.settings.sources.get("domains", "default")
     rows += [

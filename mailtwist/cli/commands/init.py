@@ -15,9 +15,9 @@ from mailtwist.cli.context import Context, json_option, print_json
 @click.pass_obj
 def init(context: Context, write_config: str | None, as_json: bool) -> None:
     """Make the data folder and the database; what is there stays as it is."""
-    if write_config is not None:
-        _write_sample(Path(write_config))
     settings = context.settings
+    if write_config is not None:
+        _write_sample(Path(write_config), settings.data_dir)
     with context.store():
         pass
     from mailtwist.config.describe import without_password
@@ -32,9 +32,9 @@ def init(context: Context, write_config: str | None, as_json: bool) -> None:
         click.echo(f"sample       {write_config}")
 
 
-def _write_sample(path: Path) -> None:
+def _write_sample(path: Path, data_dir: str) -> None:
     from mailtwist.config.documents import sample
 
     # "x": a configuration that is there is somebody's work.
     with path.open("x", encoding="utf-8") as file:
-        file.write(sample())
+        file.write(sample(data_dir))

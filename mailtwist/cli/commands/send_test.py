@@ -27,6 +27,7 @@ class Accepted:
 
     mailboxes: int
     queue_id: int
+    is_captured: bool
 
 
 @click.command("send-test")
@@ -50,13 +51,13 @@ def send_test(context: Context, address: str, sender: str | None, as_json: bool)
         mail = _mail(database, settings)
         accepted = _submit(mail, settings, reverse_path, recipient)
         found = waiting.outcome(database, mail, accepted.queue_id) if accepted.queue_id else None
-    result = _result(recipient, accepted, found, is_captured=settings.dev_mode)
+    result = _result(recipient, accepted, found)
     if as_json:
         print_json(result)
     if not result["accepted"]:
         raise MailError(_reason(found))
     if not as_json:
-        click.echo(_success(recipient, found, is_captured=settings.dev_mode))
+        click.echo(_success(recipient, found, is_captured=accepted.is_captured))
 
 
 def _settings(context: Context) -> Settings:
@@ -105,7 +106,9 @@ def _submit(mail: Mail, settings: Settings, reverse_path: Address, recipient: Ad
         assert acceptance is not None  # it was admitted
         await intake.commit(acceptance)
         message = acceptance.queue
-        return Accepted(len(acceptance.entries), message.queue_id if message else 0)
+        # Who has an account gets his mail in dev_mode too.
+        is_captured = settings.dev_mode and any(entry.inbox for entry in acceptance.entries)
+        return Accepted(len(acceptance.entries), message.queue_id if message else 0, is_captured)
 
     try:
         return run_now(submit())
@@ -117,16 +120,14 @@ def _submit(mail: Mail, settings: Settings, reverse_path: Address, recipient: Ad
 # -- what is said of it -----------------------------------------------------------------------
 
 
-def _result(
-    recipient: Address, accepted: Accepted, found: Viewed | None, *, is_captured: bool
-) -> dict[str, Any]:
+def _result(recipient: Address, accepted: Accepted, found: Viewed | None) -> dict[str, Any]:
     from mailtwist.cli import queued
 
     result: dict[str, Any] = {
         "recipient": str(recipient),
         "accepted": found is None or found.listed.state == "delivered",
         "mailboxes": accepted.mailboxes,
-        "captured": is_captured,
+        "captured": accepted.is_captured,
     }
     if found is not None:
         viewed = queued.viewed(found)
