@@ -28,13 +28,7 @@ ROW = re.compile(r"\| ([A-Z]{3}-\d+) \| (.*?) \| (done|partial|planned) \| (.*?)
 TOTAL = 340
 
 # Rows whose tests prove a part, and what waits for which part of the server.
-_INBOX = "proved over IMAP; /emails waits for the inbox API"
-PARTIAL = {
-    "DIN-24": "by SMTP; /send waits for the API",
-    "ADG-13": _INBOX,
-    "ADG-15": _INBOX,
-    "ADG-25": "451 by SMTP and a red /health; /emails waits for the inbox API",
-}
+PARTIAL: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ ASK_SELDOM_S: Final = 86400.0
 # After the first failure; each further one doubles it.
 RETRY_S: Final = 3600.0
 LONGEST_RETRY_S: Final = 86400.0
+# Daptin's words.
+NO_EMAIL: Final = "email or mobile missing"
 # Each has a thread.
 MOST_ORDERS: Final = 16
 
@@ -115,7 +117,7 @@ class Issuance:
         if not chosen:
             account = await self._accounts.row()
             if account is None or not account.url:
-                raise ProtocolViolation("email or mobile missing")
+                raise ProtocolViolation(NO_EMAIL)
             return account.email
         try:
             return str(parse_address(chosen))
