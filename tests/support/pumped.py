@@ -8,9 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+
+from tests.support.settling import settled
 
 T = TypeVar("T")
 
@@ -47,17 +48,7 @@ class PumpedReactor(Clock):
 
     def until(self, awaitable: Awaitable[T]) -> T:
         """Run calls from threads until this has its result."""
-
-        async def run() -> T:
-            return await awaitable
-
-        results: list[T] = []
-        failures: list[Failure] = []
-        Deferred.fromCoroutine(run()).addCallbacks(results.append, failures.append)
-        self.until_true(lambda: bool(results or failures))
-        if failures:
-            failures[0].raiseException()
-        return results[0]
+        return settled(awaitable, self.until_true)
 
     def until_true(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S

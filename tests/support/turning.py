@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
-from twisted.python.failure import Failure
+
+from tests.support.settling import settled
 
 T = TypeVar("T")
 
@@ -25,17 +25,7 @@ class TurningReactor:
 
     def until(self, awaitable: Awaitable[T]) -> T:
         """Its result, or what it raised."""
-
-        async def run() -> T:
-            return await awaitable
-
-        results: list[T] = []
-        failures: list[Failure] = []
-        Deferred.fromCoroutine(run()).addCallbacks(results.append, failures.append)
-        self.until_true(lambda: bool(results or failures))
-        if failures:
-            failures[0].raiseException()
-        return results[0]
+        return settled(awaitable, self.until_true)
 
     def until_true(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE_S
