@@ -20,6 +20,7 @@ from mailtwist.http.exchange import (
     json_answer,
     text_answer,
 )
+from mailtwist.http.inbox import description as inbox
 from mailtwist.http.schemas import (
     COMMON_SCHEMAS,
     PARAMETERS,
@@ -174,6 +175,7 @@ def _plain(summary: str, content: str, schema: Schema, *more: int) -> Schema:
 
 _FIXED_PATHS: Final[Schema] = {
     **send.PATHS,
+    **inbox.PATHS,
     "/ping": {"get": _plain("Whether the server answers", "text/plain", TEXT)},
     "/health": {
         "get": _plain("Whether mail can be taken", "application/json", {"type": "object"}, 503)
