@@ -31,7 +31,7 @@ from mailtwist.config.listeners import (
     named_apart,
     problems_of,
 )
-from mailtwist.config.names import fold_domain, split_host_port
+from mailtwist.config.names import Url, fold_domain, split_host_port
 from mailtwist.config.predecessors import (
     DEPRECATED,
     FILE_VARIABLES,
@@ -123,7 +123,9 @@ def _parse_into(
     try:
         values[name] = member.kind.parse(given.value)
     except ValueError as error:
-        text = "is no such value" if member.secret else str(error)
+        # What is wrong with an address is said without it.
+        is_told = isinstance(member.kind, Url) or not member.secret
+        text = str(error) if is_told else "is no such value"
         problems.append(f"{_where(given, member.key)}: {text}")
 
 

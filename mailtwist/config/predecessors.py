@@ -45,7 +45,10 @@ def _log_level(text: str, _: Mapping[str, str]) -> object | None:
 
 
 def _redis_url(text: str, _: Mapping[str, str]) -> object | None:
-    return text if "://" in text else f"redis://{text.strip()}/0"
+    address = text.strip()
+    if not address:
+        return None
+    return address if "://" in address else f"redis://{address}/0"
 
 
 def _database_url(text: str, environ: Mapping[str, str]) -> object | None:

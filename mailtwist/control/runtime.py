@@ -62,6 +62,8 @@ log = Logger()
 # What is under way at SIGTERM (a message, a request, a delivery) may still end within this; the
 # process is gone a moment later.
 DRAIN_S: Final = 3.5
+# A delivery that is cut off is made twice: with a process beside this one there is no hurry.
+HANDOVER_S: Final = 10.0
 # A thread that renders rows gives the interpreter back this often; at the default of 5 ms
 # each turn of the reactor would wait that long for it.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -283,7 +285,7 @@ class Runtime:
         # Side by side: what comes in now waits in its rows for the next start.
         draining = Deferred.fromCoroutine(self.listeners.stop(DRAIN_S))
         try:
-            await self._end_jobs()
+            await self._end_jobs(DRAIN_S)
         finally:
             await draining
         if self._started:
@@ -299,15 +301,16 @@ class Runtime:
         self._signing.close()
         self.pid_file.end()
 
-    async def _end_jobs(self) -> None:
+    async def _end_jobs(self, drain_s: float) -> None:
         """End what one process does for all, and give its leases back; once.
 
-        They have ended on return, whoever began with it: a stop may come in the midst of it.
+        Deliveries under way may end within ``drain_s``. The jobs have ended on return, whoever
+        began with it: a stop may come in the midst of it.
         """
         async with self._ending_jobs:
             had, self._has_jobs = self._has_jobs, False
             if had:
-                await self.mail.end_deliveries(DRAIN_S)
+                await self.mail.end_deliveries(drain_s)
                 await self._renewal.stop()
                 await self._housekeeping.stop()
                 await self._background.stop()
@@ -351,11 +354,12 @@ class Runtime:
         after ``drain_time``; there is none on return.
         """
         self._is_up = False
-        self.rest.close_streams()
         retiring = Deferred.fromCoroutine(self.listeners.retire())
+        # Now their last words say that the connection ends.
+        self.rest.close_streams()
         try:
             await self.reconciliation.stop()
-            await self._end_jobs()
+            await self._end_jobs(HANDOVER_S)
         finally:
             free()
             await retiring

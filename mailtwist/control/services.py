@@ -138,6 +138,7 @@ class MailService(Service):
         super().stopService()
         log.info("stopping")
         self._stopping = True
+        signals.stop_once()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

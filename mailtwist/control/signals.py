@@ -22,6 +22,16 @@ def follow(reactor: Any, *, upgrade: Callable[[], None], reload: Callable[[], No
         _on(reactor, signal.SIGHUP, reload)
 
 
+def stop_once() -> None:
+    """A stop is under way: one that is asked for again changes nothing, and is no error."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Where no reactor follows it, a signal is somebody else's.
+        if signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, lambda *_: None)
+
+
 def _on(reactor: Any, number: signal.Signals, order: Callable[[], None]) -> None:
     def hear(*_: object) -> None:
         # In the midst of whatever runs now: only the reactor knows when it is time.

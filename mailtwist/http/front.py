@@ -47,6 +47,7 @@ from mailtwist.http.received import (
     query_of,
     routed_path_of,
     set_headers,
+    set_status,
 )
 from mailtwist.http.status import Statistics
 from mailtwist.mail.permissions import NOBODY, Viewer
@@ -198,9 +199,16 @@ class Front(Resource):
         """Answer by a route that is known; what klein does with one that it found."""
         serving = Deferred.fromCoroutine(self._serve(request, route, {}))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
+        serving.addErrback(partial(self._failed, request))
         serving.addCallback(partial(_finish, request))
         serving.addErrback(_unanswered)
         return NOT_DONE_YET
+
+    def _failed(self, request: Any, failure: Failure) -> Any:
+        """The answer where the one that there was could not be written."""
+        if failure.check(CancelledError):
+            return failure
+        return self._refuse_route(request, failure)
 
     async def _serve(self, request: Any, route: Route, path: dict[str, str]) -> bytes:
         try:
@@ -281,7 +289,7 @@ class Front(Resource):
 
     def _written(self, request: Any, answer: Answer) -> bytes:
         """Set what goes before a body that is complete, and return it."""
-        request.setResponseCode(answer.status)
+        set_status(request, answer.status)
         set_headers(request, ALWAYS)
         if answer.body:
             set_headers(request, [("Content-Type", answer.content_type)])
@@ -317,7 +325,7 @@ def _unanswered(failure: Failure) -> None:
 async def _streamed(request: Any, answer: Answer) -> bytes:
     """Send an answer whose body is made while it is read."""
     assert answer.stream is not None
-    request.setResponseCode(answer.status)
+    set_status(request, answer.status)
     set_headers(request, (*ALWAYS, ("Content-Type", answer.content_type), *answer.headers))
     drain = Drain(request)
     try:

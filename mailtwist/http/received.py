@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from mailtwist.http.exchange import phrase
+
 Headers = Iterable[tuple[str, str]]
 
 
@@ -44,6 +46,11 @@ def header_of(request: Any) -> Callable[[str], str]:
         return value.decode("utf-8", "replace") if value is not None else ""
 
     return header
+
+
+def set_status(request: Any, status: int) -> None:
+    """With the words of the registry: Twisted lacks those of later codes, 429 for one."""
+    request.setResponseCode(status, phrase(status).encode("ascii"))
 
 
 def set_headers(request: Any, headers: Headers) -> None:

@@ -26,7 +26,7 @@ from mailtwist.http.exchange import Answer, refusal, text_answer
 from mailtwist.http.front import ALWAYS, Facts, tell
 from mailtwist.http.ports import Challenges
 from mailtwist.http.proxies import Client
-from mailtwist.http.received import path_of, set_headers
+from mailtwist.http.received import path_of, set_headers, set_status
 from mailtwist.net.session_id import new_session_id, session_id
 
 log = Logger()
@@ -78,7 +78,7 @@ class Redirect(Resource):
         except Exception:
             log.failure("http request failed", Failure())
             answer = refusal(MailError())
-        request.setResponseCode(answer.status)
+        set_status(request, answer.status)
         set_headers(request, ALWAYS)
         set_headers(request, answer.headers)
         set_headers(request, [("Content-Type", answer.content_type)])

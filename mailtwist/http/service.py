@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from mailtwist.errors import MailError, ProtocolViolation
 from mailtwist.http.exchange import Answer, phrase, refusal
-from mailtwist.http.front import Facts, Front
+from mailtwist.http.front import ALWAYS, Facts, Front
 from mailtwist.http.redirect import Redirect
 from mailtwist.net.counters import Connections
 
@@ -121,10 +121,19 @@ class BoundedChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         self._set_deadline(BODY_S)
         self._in_body, self._body_octets = True, 0
+        if not self._names_host():
+            error = ProtocolViolation("The request needs one Host field")
+            self._answer_and_close(error, lingers=self.length != 0)
+            return
         if self.length is not None and self.length > MAX_BODY:
             self._answer_and_close(TooLarge(), lingers=True)
             return
         super().allHeadersReceived()
+
+    def _names_host(self) -> bool:
+        """Whether there is one Host field: of two a proxy may take the other. RFC 9112 §3.2"""
+        fields = self.requests[-1].requestHeaders.getRawHeaders(b"host", [])
+        return len(fields) == 1 or (not fields and self._version == b"HTTP/1.0")
 
     @override
     def rawDataReceived(self, data: bytes) -> None:
@@ -161,10 +170,19 @@ class BoundedChannel(HTTPChannel):
 
     def close_when_idle(self) -> None:
         """End now, or after the answer to the request that is at hand or on its way."""
-        if self._handlingRequest or self._in_body:
+        self.close_behind_answer()
+        if self._in_body:
             self.persistent = 0
-        elif self._deadline is None:
+        elif not self._handlingRequest and self._deadline is None:
             self.transport.loseConnection()
+
+    def close_behind_answer(self) -> None:
+        """End after the answer to the request at hand, which says so unless it has begun."""
+        if self._handlingRequest:
+            self.persistent = 0
+            request = self.requests[0]
+            if not request.startedWriting:
+                request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -194,8 +212,9 @@ class BoundedChannel(HTTPChannel):
         # There is no path before the first line was read.
         target: bytes = getattr(self, "_path", b"")
         answer = self.factory.refused(target, error)
+        always = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS)
         head = (
-            f"HTTP/1.1 {answer.status} {phrase(answer.status)}\r\nConnection: close\r\n"
+            f"HTTP/1.1 {answer.status} {phrase(answer.status)}\r\nConnection: close\r\n{always}"
             f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)
@@ -271,6 +290,8 @@ class BoundedSite(Site):
     def retire(self) -> None:
         """No connection comes any more: end each with its next answer, silent ones in time."""
         self.retiring = True
+        for channel in self._channels:
+            channel.close_behind_answer()
 
     async def drain(self, seconds: float) -> None:
         """Let requests at hand be answered, then end the connections; cut them off at last."""

@@ -141,8 +141,9 @@ class Redis:
             self._lose(pair, "no answer in time")
             raise RedisAway from None
         except Exception as error:
-            self._lose(pair, _reason(error))
-            raise RedisAway(detail=_reason(error)) from error
+            reason = self._reason(error)
+            self._lose(pair, reason)
+            raise RedisAway(detail=reason) from error
         finally:
             deadline.cancel()
 
@@ -179,7 +180,7 @@ class Redis:
         except ImportError:
             reason = "txredisapi is not installed: pip install 'mailtwist[redis]'"
         except Exception as error:
-            reason = _reason(error)
+            reason = self._reason(error)
         finally:
             self._attempt = None
             deadline.cancel()
@@ -209,6 +210,9 @@ class Redis:
     def _connection_lost(self, connection: Connection, why: str) -> None:
         if self._open is not None and connection in self._open:
             self._lose(self._open, why)
+
+    def _reason(self, error: BaseException) -> str:
+        return self._server.hidden(_reason(error))[:_MAX_REASON]
 
     def _back(self, pair: Pair) -> None:
         if self._has_stopped:
@@ -272,4 +276,4 @@ def _abort(connections: Iterable[Connection]) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, FirstError):
         return _reason(error.subFailure.value)  # type: ignore[arg-type]
-    return (str(error) or type(error).__name__)[:_MAX_REASON]
+    return str(error) or type(error).__name__

@@ -69,6 +69,7 @@ def test_checks_run_side_by_side_and_keep_their_order() -> None:
     "error, reason",
     [
         (MailError("It is so", detail="because"), "It is so: because"),
+        (MailError("Away", detail="no server\n\tIs it running?"), "Away: no server Is it running?"),
         (PermissionError(13, "Permission denied", "/etc/x"), "/etc/x: Permission denied"),
         (ValueError("odd"), "the check broke off: ValueError: odd"),
     ],
@@ -97,6 +98,14 @@ def test_a_check_that_hangs_fails_at_its_deadline() -> None:
     assert time.monotonic() - begin < 10
     until.set()
     assert found == Finding("hangs", Status.FAIL, "no answer within 0.2 s")
+
+
+def test_a_certificate_without_which_no_server_starts_is_missed(tmp_path: Path) -> None:
+    given = {"TLS_CERT_FILE": f"{tmp_path}/c.pem", "TLS_KEY_FILE": f"{tmp_path}/k.pem"}
+    named = settings(**{f"MAILTWIST_{name}": path for name, path in given.items()})
+    (found,) = examine([Check("tls", partial(installation.tls, named))])
+    assert found.status is Status.FAIL
+    assert found.reason.startswith(f"tls.cert_file: cannot read {tmp_path}/c.pem")
 
 
 # -- a whole installation -------------------------------------------------------------------
@@ -153,6 +162,10 @@ def test_without_a_server_it_fails_and_says_what_to_do(
         nothing = mailtwist("doctor")
         assert nothing.status == 1
         assert not data_dir.exists()
+        data_dir.mkdir()
+        with_records = mailtwist("doctor", "example.com")
+        assert re.search("fail  MX example.com +not published", with_records.out)
+        assert not list(data_dir.iterdir())
         mailtwist("init")
         stopped = mailtwist("doctor")
     assert stopped.status == 1
@@ -569,6 +582,13 @@ def test_a_redis_that_is_away_is_no_failure_and_its_password_is_not_shown() -> N
     assert list(leaving.redis(settings())) == []
 
 
+def test_a_redis_that_repeats_the_password_does_not_show_it() -> None:
+    with answering(b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n") as port:
+        url = f"redis://:hunter2@127.0.0.1:{port}"
+        (found,) = leaving.redis(settings(MAILTWIST_REDIS_URL=url))
+    assert found.reason.endswith("with args beginning with: '********'")
+
+
 def test_a_redis_that_the_server_cannot_ask_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (found,) = leaving.redis(settings(REDIS_ADDR="127.0.0.1:1"))
@@ -589,6 +609,9 @@ def test_a_real_redis_with_a_password_answers(tmp_path: Path) -> None:
         assert (found.status, found.reason) == ("ok", "answers")
         (found,) = leaving.redis(settings(MAILTWIST_REDIS_URL=f"unix://{path}"))
         assert found.reason.startswith("it says: -NOAUTH")
+        url = f"unix://:p%40ss%20word@{path}?db=99"
+        (found,) = leaving.redis(settings(MAILTWIST_REDIS_URL=url))
+        assert found.reason.startswith("it says: -ERR DB index")
     finally:
         process.terminate()
         process.wait(30)

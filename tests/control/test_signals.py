@@ -62,6 +62,23 @@ def test_in_another_thread_no_signal_is_followed(restored):
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
 
 
+def test_a_stop_that_is_asked_for_again_is_no_error():
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    kept, heard = [signal.getsignal(each) for each in numbers], []
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: heard.append("stop"))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.stop_once()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == ["stop"]
+        # No reactor followed that one.
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        for number, handler in zip(numbers, kept, strict=True):
+            signal.signal(number, handler)
+
+
 def test_a_closed_standard_input_is_no_terminal(monkeypatch):
     def isatty(number):
         raise OSError

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -118,7 +119,10 @@ def read(raw: bytes) -> Answer:
         body = _unchunked(body)
     if headers.get("content-encoding") == "gzip":
         body = gzip.decompress(body)
-    return Answer(int(first.split()[1]), headers, body)
+    version, status, words = first.split(" ", 2)
+    # RFC 9112 §4: the words are those of the registry, of later codes too.
+    assert (version, words) == ("HTTP/1.1", HTTPStatus(int(status)).phrase)
+    return Answer(int(status), headers, body)
 
 
 def _unchunked(body: bytes) -> bytes:

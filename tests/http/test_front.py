@@ -67,6 +67,10 @@ async def unavailable(exchange):
     raise StoreUnavailable(detail="private")
 
 
+async def unwritten(exchange, name=""):
+    return Answer(headers=(("X-\u00e9", "no header has such a name"),))
+
+
 async def nothing(exchange):
     return Answer(204)
 
@@ -78,6 +82,8 @@ ROUTES = [
     Route("/large", ("GET",), large),
     Route("/small", ("GET",), small),
     Route("/bug", ("GET",), bug),
+    Route("/unwritten", ("GET",), unwritten),
+    Route("/unwritten/<name>", ("GET",), unwritten),
     Route("/conflict", ("GET",), conflict),
     Route("/unavailable", ("GET",), unavailable),
     Route("/nothing", ("DELETE",), nothing),
@@ -126,6 +132,12 @@ def test_errors_are_json_and_say_nothing_private(server, monkeypatch, path, stat
     assert answer.json["errors"][0]["status"] == str(status)
     assert b"private" not in answer.body
     assert len(failures) == (status == 500)
+
+
+@pytest.mark.parametrize("path", ["/unwritten", "/unwritten/a"])
+def test_an_answer_that_cannot_be_written_is_an_error_and_not_silence(server, monkeypatch, path):
+    monkeypatch.setattr("mailtwist.http.front.log.failure", lambda *_: None)
+    assert server.answer("GET", path).status == 500
 
 
 def test_errors_below_api_are_those_of_json_api(server):

@@ -165,6 +165,7 @@ def test_a_body_that_is_too_large_is_refused(server, request_):
     head, _, body = transport.value().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413 ")
     assert b"\r\nConnection: close\r\n" in head
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
     assert json.loads(body)["errors"][0]["status"] == "413"
     # A client that sends on reads the answer before the connection ends.
     assert not transport.disconnecting
@@ -174,9 +175,41 @@ def test_a_body_that_is_too_large_is_refused(server, request_):
     server.hang_up(transport)
 
 
+# RFC 9112 §3.2 and §6.3
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Host: a\r\nHost: b\r\n", 400),
+        (b"Host: a\r\nHost: a\r\n", 400),
+        (b"", 400),
+        (b"Host: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n", 400),
+        (b"Host: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"Host: a\r\n", 200),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_what_a_proxy_may_read_otherwise_is_refused(server, method, fields, status):
+    transport = server.ask(
+        b"%s /ping HTTP/1.1\r\n%sConnection: close\r\n\r\nabc" % (method, fields)
+    )
+    found = 405 if method == b"POST" and status == 200 else status
+    assert transport.value().startswith(b"HTTP/1.1 %d " % found)
+    # Nothing behind it was taken for a second request.
+    assert transport.value().count(b"HTTP/1.1 ") == 1
+    server.hang_up(transport)
+
+
+def test_a_request_of_http_1_0_needs_no_host(server):
+    transport = server.ask(b"GET /ping HTTP/1.0\r\n\r\n")
+    assert b" 200 " in transport.value()
+    server.hang_up(transport)
+
+
 def test_who_sends_on_for_ever_is_cut_off(server):
     transport = server.connect()
-    transport.protocol.dataReceived(b"POST /ping HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n")
+    transport.protocol.dataReceived(
+        b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+    )
     block = b"x" * 65536
     for _ in range(service.LINGER_OCTETS // len(block)):
         assert not transport.disconnecting
@@ -248,12 +281,29 @@ def test_a_stop_answers_what_was_asked_and_closes_the_rest():
     server.hang_up(idle)
     server.health.callback(Health())
     assert b" 200 " in asking.value()
+    assert b"\r\nConnection: close\r\n" in asking.value()
     assert asking.disconnecting
     assert not stopping.called
     server.hang_up(asking)
     assert stopping.called
     late = server.connect()
     assert late.value().startswith(b"HTTP/1.1 503 ")
+
+
+def test_who_retires_ends_a_connection_behind_the_answer_at_hand():
+    server = Server()
+    server.health = Deferred()
+    asking = server.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle = server.connect()
+    server.site.retire()
+    assert not asking.disconnecting
+    server.health.callback(Health())
+    assert asking.value().count(b"\r\nConnection: close\r\n") == 1
+    assert asking.disconnecting
+    # It may have a request on its way.
+    assert not idle.disconnecting
+    for each in (asking, idle):
+        server.hang_up(each)
 
 
 def test_a_stop_does_not_wait_for_ever():

@@ -307,6 +307,13 @@ def listening(
 TAKEN = b"*3\r\n:1\r\n:1\r\n:1000\r\n"
 
 
+def test_a_peer_that_repeats_the_password_brings_it_into_no_log(turning, make, warnings):
+    with listening(turning, b"-ERR unknown command 'AUTH', with args: 'hunter2'\r\n") as url:
+        make(url.replace("://", "://:hunter2@"))
+    (warning,) = warnings
+    assert "with args: '********'" in warning
+
+
 @pytest.mark.parametrize(
     "answers",
     [

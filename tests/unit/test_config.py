@@ -169,7 +169,8 @@ def test_the_nearest_source_wins_and_is_known(
         ("listeners: [{protocol: smtp, address: '::1:25'}]", "in brackets, as [::1]:25"),
         ("max_size: 1M\nmax_message_size: 2M", "says something else under another name"),
         ("aliases: {postmaster: nobody}", "aliases: postmaster: must be a mail address"),
-        ("database_url: mysql://x/y", "database_url: is no such value"),
+        ("redis_url: redis://:hunter2@host/x", "must end in the number of a database"),
+        ("database_url: mysql://x/y", "database_url: must be a URL that starts with sqlite"),
     ],
 )
 def test_a_fault_is_refused_with_its_key(tmp_path: Path, text: str, expected: str) -> None:

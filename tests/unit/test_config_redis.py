@@ -57,6 +57,7 @@ def test_a_url_names_a_server(url, server, shown):
         "redis://hunter2/99999999999",
         "redis://hunter2/0?timeout=1",
         "redis://hunter2/0?db",
+        "redis://:pass?hunter2=x@host",
         "redis://hunter2/0#1",
         "redis://[hunter2",
         "unix://hunter2/redis.sock",

@@ -56,6 +56,7 @@ MEANINGS: list[tuple[str, str, str, Any]] = [
     ("DOMAIN", "Example.COM", "inbox.domain", "example.com"),
     ("API_KEY", "s3cret", "inbox.api_keys", ("s3cret",)),
     ("API_KEY", "one,two", "inbox.api_keys", ("one", "two")),
+    ("REDIS_ADDR", " ", "redis_url", ""),
     ("REDIS_ADDR", "localhost:6379", "redis_url", "redis://localhost:6379/0"),
     ("REDIS_ADDR", "rediss://user:pw@r.example:1/2", "redis_url", "rediss://user:pw@r.example:1/2"),
     ("GIN_MODE", "debug", "log_level", "debug"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -16,6 +17,8 @@ from mailtwist.errors import ConfigError, MailError
 if TYPE_CHECKING:
     from mailtwist.config import Settings
     from mailtwist.policy.dns_records import Record
+    from mailtwist.store.dkim_keys import Key
+    from mailtwist.store.engine import Engine
 
 # A domain whose mail hosts are always up, to see whether their port is open from here.
 PROBE: Final = "gmail.com"
@@ -73,6 +76,7 @@ def _checks(
     yield Check("configuration", partial(installation.configuration, settings, context.env_file))
     yield Check("data folder", partial(installation.data_folder, settings))
     yield Check("secrets", partial(installation.secrets, settings, context.env_file))
+    yield Check("tls", partial(installation.tls, settings))
     yield Check("database", partial(installation.database, settings), deadline_s=20)
     yield Check("server", partial(running.listeners, settings), deadline_s=20)
     yield Check("dns", partial(leaving.resolver, settings))
@@ -90,21 +94,29 @@ def _records(context: Context, settings: Settings, domain: str) -> Iterator[Find
 
 
 def _wanted(context: Context, settings: Settings, name: str) -> list[Record]:
-    """What ``mailtwist dns`` prints; no key is made here."""
+    """What ``mailtwist dns`` prints; no key is made here, nor a database."""
     from mailtwist.mail.address import fold_domain
     from mailtwist.policy.dns_records import records
-    from mailtwist.store import dkim_keys
     from mailtwist.store.engine import open_engine
     from mailtwist.store.ids import now_us
 
     domain = fold_domain(name)
     engine = open_engine(settings.database_url)
     try:
-        with engine.read() as connection:
-            keys = dkim_keys.list(connection, domain)
+        keys = _keys(engine, domain)
     finally:
         engine.dispose()
     return records(domain, hostname=settings.hostname, keys=keys, settings=settings, now=now_us())
+
+
+def _keys(engine: Engine, domain: str) -> list[Key]:
+    from mailtwist.store import dkim_keys, upgrade
+
+    if engine.is_sqlite and not Path(engine.path).exists():
+        return []
+    with engine.read() as connection:
+        is_empty = upgrade.current_revision(connection) is None
+        return [] if is_empty else dkim_keys.list(connection, domain)
 
 
 def _print(found: Sequence[Finding]) -> None:

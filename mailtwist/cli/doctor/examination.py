@@ -58,7 +58,8 @@ class _Looking:
         try:
             self.found = tuple(self.check.look())
         except MailError as error:
-            detail = f": {error.detail}" if error.detail else ""
+            # A database driver says it on several lines.
+            detail = " ".join(f": {error.detail}".split()) if error.detail else ""
             self.found = (fail(self.check.name, f"{error.text}{detail}"),)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

@@ -143,6 +143,14 @@ def _others_read(path: Path, mode: int = stat.S_IROTH) -> bool:
         return False
 
 
+def tls(settings: Settings) -> Iterator[Finding]:
+    """The certificate and key that are named: without them no server starts."""
+    from mailtwist.tls.files import named_by
+
+    if named_by(settings).pair is not None:
+        yield ok("tls", "the certificate and its key can be read")
+
+
 # -- the database ---------------------------------------------------------------------------
 
 

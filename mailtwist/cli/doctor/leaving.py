@@ -11,11 +11,11 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 from mailtwist.cli.doctor.examination import Check, Finding, fail, ok, warn
 from mailtwist.config import Settings
 from mailtwist.config.names import join_host_port
+from mailtwist.config.redis import RedisServer, read_redis
 
 if TYPE_CHECKING:
     from mailtwist.net.stub import Stub
@@ -225,46 +225,47 @@ def redis(settings: Settings) -> Iterator[Finding]:
     """Whether it answers; the server does without it."""
     if not settings.redis_url:
         return
-    shown = urlsplit(settings.redis_url)
-    name = f"redis {shown.hostname or shown.path}"
+    server = read_redis(settings.redis_url)
+    name = f"redis {server.path or server.host}"
     advice = "limits hold meanwhile, counted by each node for itself"
     if importlib.util.find_spec("txredisapi") is None:
         yield warn(name, "the server cannot ask it: txredisapi is not installed", _REDIS_EXTRA)
         return
     try:
-        with closing(_redis_link(settings.redis_url)) as link:
-            said = _pinged(link, settings.redis_url)
+        with closing(_redis_link(server)) as link:
+            said = _pinged(link, server)
     except (OSError, ValueError) as error:
         yield warn(name, f"cannot be reached: {error}", advice)
         return
     if said == "+PONG":
         yield ok(name, "answers")
     else:
-        yield warn(name, f"it says: {said}", advice)
+        yield warn(name, f"it says: {server.hidden(said)}", advice)
 
 
 _REDIS_EXTRA: Final = "install mailtwist with the extra redis (docs/redis.md)"
 
 
-def _redis_link(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
+def _redis_link(server: RedisServer) -> socket.socket:
+    if server.path:
         link = socket.socket(socket.AF_UNIX)
         link.settimeout(PATIENCE_S)
-        link.connect(parts.path)
+        link.connect(server.path)
         return link
-    host = parts.hostname or "localhost"
-    link = socket.create_connection((host, parts.port or 6379), PATIENCE_S)
-    if parts.scheme == "rediss":
-        return ssl.create_default_context().wrap_socket(link, server_hostname=host)
+    link = socket.create_connection((server.host, server.port), PATIENCE_S)
+    if server.is_tls:
+        return ssl.create_default_context().wrap_socket(link, server_hostname=server.host)
     return link
 
 
-def _pinged(link: socket.socket, url: str) -> str:
-    parts = urlsplit(url)
+def _pinged(link: socket.socket, server: RedisServer) -> str:
+    """What it says to the last of what the server begins with, or to what it refuses."""
     file: Any = link.makefile("rb")
-    words = [unquote(each) for each in (parts.username, parts.password) if each]
-    for command in ([["AUTH", *words]] if words else []) + [["PING"]]:
+    name = [server.username] if server.username else []
+    commands = [["AUTH", *name, server.password]] if server.password else []
+    commands += [["SELECT", str(server.database)]] if server.database else []
+    commands.append(["PING"])
+    for command in commands:
         link.sendall(_resp(command))
         said = file.readline(500).decode("utf-8", "replace").strip()
         if not said.startswith("+"):
