@@ -65,7 +65,8 @@ def _of_html(html: str) -> Iterator[str]:
 
 
 def _target(attributes: str) -> str:
-    for name, double, single, bare in _ATTRIBUTE.findall(attributes):
+    for match in _ATTRIBUTE.finditer(attributes):
+        name, double, single, bare = match.groups("")
         if name.lower() == "href":
             value = unescape((double or single or bare)[: 2 * MAX_LENGTH])
             # As browsers read it: WHATWG URL §4.4.

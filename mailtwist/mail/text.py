@@ -20,7 +20,9 @@ MAX_OCTETS: Final = 4 * 1024 * 1024  # of one message; more is not searched
 _TAG = re.compile(r"<[^<>]*+>")
 _HIDDEN = re.compile(r"<(?:script|style)\b[^<]*+(?:<(?!/(?:script|style)\b)[^<]*+)*+", re.I)
 _BLOCK = re.compile(
-    r"</?(?:p|div|br|hr|td|th|tr|table|h[1-6]|li|ul|ol|center|section|pre|blockquote)\b[^<>]*+>",
+    # The letters that they begin with: one look at each "<" that begins nothing.
+    r"</?(?=[bcdhlopstu])"
+    r"(?:p|div|br|hr|td|th|tr|table|h[1-6]|li|ul|ol|center|section|pre|blockquote)\b[^<>]*+>",
     re.I,
 )
 _ENTITY = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([A-Za-z][A-Za-z0-9]{1,30}));")

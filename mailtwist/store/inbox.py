@@ -20,12 +20,13 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from mailtwist.store import accounts, domains
-from mailtwist.store.inbox_removal import delete, sweep
+from mailtwist.store.inbox_removal import STEP, delete, sweep
 from mailtwist.store.inbox_rows import MAX_QUEUE_ID, condition, is_possible, name_of, parameters
 from mailtwist.store.sql import Statement, many
 
 __all__ = [
     "ACCOUNT",
+    "STEP",
     "Captured",
     "account",
     "addresses",

@@ -20,9 +20,10 @@ from mailtwist.mail.permissions import PROJECT, Scope, Viewer
 from mailtwist.net.redis import RedisAway
 from mailtwist.policy.identities import Unauthorized
 from mailtwist.policy.rates import Event
-from mailtwist.store import projects
+from mailtwist.store import inbox, projects
 from mailtwist.store.database import Inline
 from mailtwist.store.engine import open_engine
+from tests.http.asking import read
 from tests.http.inboxes import KEY, NOW_S, PREFIX, Desk
 from tests.support.now import now
 from tests.support.stores import SqliteStores, violations
@@ -303,12 +304,51 @@ def test_an_attachment_is_saved_and_never_shown(desk, name):
     assert answer.headers["content-security-policy"].startswith("sandbox;")
 
 
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [("../../etc/passwd", ".._.._etc_passwd"), ("c\\\\d", "c_d"), ("a\u202egpj.exe", "a_gpj.exe")],
+)
+def test_an_attachment_is_saved_under_a_name_of_its_own(desk, name, saved):
+    part = f'--b\nContent-Disposition: attachment; filename="{name}"\n\nx\n'
+    mail = f"Content-Type: multipart/mixed; boundary=b\n\n{part}--b--\n"
+    number = desk.capture(mail, "bob@inbox.example")
+    answer = desk.get(f"/emails/bob/{number}/attachments/1")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{saved}"'
+
+
+def test_a_number_that_no_attachment_has_is_a_name(desk):
+    part = '--b\nContent-Disposition: attachment; filename="{}"\n\n{}\n'
+    parts = part.format("first", "x") + part.format("00012", "y")
+    mail = f"Content-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n"
+    number = desk.capture(mail, "bob@inbox.example")
+    assert desk.get(f"/emails/bob/{number}/attachments/00012").body == b"y"
+    assert desk.get(f"/emails/bob/{number}/attachments/00013").status == 404
+
+
 def test_a_long_attachment_comes_whole(desk):
     data = bytes(range(256)) * 16_000  # 4 MB, several reads
     header = "Content-Type: image/png; name=x.png\nContent-Transfer-Encoding: base64\n\n"
     number = desk.capture(header.encode() + base64.encodebytes(data), "bob@inbox.example")
     assert desk.get(f"/emails/bob/{number}/attachments/x.png").body == data
     assert desk.json(f"/emails/bob/{number}")["attachment_details"][0]["size"] == len(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("//emails/bob", 200),
+        ("/%65mails/bob", 200),
+        ("/emails%2Fbob", 404),
+        ("/%2Femails/bob", 404),
+    ],
+)
+def test_the_path_is_taken_apart_where_it_was_parted(desk, path, status):
+    desk.capture(HELLO, "bob@inbox.example")
+    desk.capture(HELLO, "carl@inbox.example")
+    answer = desk.get(path)
+    assert answer.status == status
+    if status == 200:
+        assert [each["to"] for each in answer.json] == ["bob@inbox.example"]
 
 
 @pytest.mark.parametrize("path", ["", "/{id}", "/{id}/raw", "/{id}/attachments/1"])
@@ -376,6 +416,13 @@ def test_an_inbox_is_cleared_and_the_others_are_not(desk):
     assert answer.json == {"message": "All messages for Bob have been cleared"}
     assert desk.json("/emails/bob") == []
     assert len(desk.json("/emails/carl")) == 1
+
+
+def test_clearing_ends_though_mail_comes_as_fast_as_it_goes(desk, monkeypatch):
+    removed = iter([inbox.STEP, 1, 1])
+    monkeypatch.setattr(inbox, "delete", lambda *_, **__: next(removed))
+    assert desk.ask("DELETE", "/emails/bob").status == 200
+    assert list(removed) == [1]
 
 
 def test_one_message_is_deleted_once(desk):
@@ -500,6 +547,17 @@ def test_a_list_begins_with_its_first_message_whatever_redis_has(database, monke
     assert [each["id"] for each in found] == numbers[:1:-1]
 
 
+def test_redis_gets_no_text_that_would_hold_up_others(database):
+    redis = Redis()
+    desk = Desk(database, redis=redis)
+    desk.capture(
+        "Subject: long\n\n" + "\x01" * 60_000, "bob@inbox.example"
+    )  # 6 octets each in JSON
+    desk.capture(HELLO, "bob@inbox.example")
+    assert len(desk.json("/emails/bob")) == 2
+    assert len(redis.values) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -620,6 +678,20 @@ def test_a_token_opens_the_inbox_or_the_projects_of_its_user(database, shop):
     assert seen("reader")[0] == 403
     assert seen("nobody") == (401, "invalid API key")
     assert desk.error("GET", "/emails/bob?project=shop") == (403, "This key opens no project")
+
+
+@pytest.mark.parametrize("becomes", [None, Viewer(user_id=999)])
+def test_a_key_that_is_revoked_while_it_waits_sees_nothing(database, shop, becomes):
+    identities = Identities(owner=Viewer(user_id=shop.owner_user_id))
+    desk = Desk(database, identities=identities)
+    path, header = b"/emails/bob/wait?project=shop", b"Authorization: Bearer owner"
+    waiting = desk.server.ask(b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (path, header))
+    assert len(desk.inboxes.waiting) == 1
+    identities.viewers = {"owner": becomes} if becomes else {}
+    desk.capture("Subject: secret\n\n", "bob@example.net", account_id=shop.account_id)
+    answer = read(waiting.value())
+    assert answer.status == (404 if becomes else 401)
+    assert "secret" not in answer.body.decode()
 
 
 def test_letting_go_is_asked_of_who_is_there_for_it(database):

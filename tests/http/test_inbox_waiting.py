@@ -22,6 +22,7 @@ from mailtwist.store.changes import Report
 from mailtwist.store.database import Inline
 from mailtwist.store.engine import open_engine
 from mailtwist.store.inbox import Captured
+from mailtwist.store.search import Search
 from tests.http.inboxes import NOW_S, Desk
 from tests.support.now import now
 from tests.support.stores import SqliteStores, violations
@@ -308,6 +309,37 @@ def test_a_look_up_that_fails_is_tried_again(hub):
     hub.clock.advance(RETRY_S)
     hub.settle()
     assert [each.local_part for each in client] == ["bob"]
+
+
+def test_a_search_of_news_that_fails_is_tried_again(hub):
+    plain, searching = hub.wait("bob"), hub.wait("bob", tree=parse("body:code"))
+    hub.settle()
+    number = hub.desk.capture(HELLO, BOB)
+    hub.database.step()  # reads what is new
+    hub.database.failing = 1
+    hub.settle()
+    assert ([each.queue_id for each in plain], searching) == ([int(number)], [])
+    hub.clock.advance(RETRY_S)
+    hub.settle()
+    assert [each.queue_id for each in searching] == [int(number)]
+
+
+def test_a_search_that_always_fails_is_told_and_keeps_nothing_from_others(hub, monkeypatch):
+    bad, good = parse("body:bad"), parse("body:code")
+    clients = hub.wait("bob", tree=bad), hub.wait("bob", tree=good)
+    hub.settle()
+    matches = Search.matches
+
+    async def fail(self: Search, node: Any) -> Any:
+        if node == bad:
+            raise ZeroDivisionError
+        return await matches(self, node)
+
+    monkeypatch.setattr(Search, "matches", fail)
+    number = hub.desk.capture(HELLO, BOB)
+    hub.settle()
+    assert isinstance(clients[0][0], ZeroDivisionError)
+    assert [each.queue_id for each in clients[1]] == [int(number)]
 
 
 def test_a_first_look_that_fails_is_told(hub):

@@ -9,14 +9,14 @@ whoever guesses keeps nobody out who knows one.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar, Final, Protocol
 
 from mailtwist.config import Settings
 from mailtwist.errors import MailError, NotFound, Refusal
-from mailtwist.http.exchange import Exchange
+from mailtwist.http.exchange import Exchange, no_pause
 from mailtwist.mail.permissions import NOBODY, Viewer
 from mailtwist.mail.scopes import has_all
 from mailtwist.policy.identities import Unauthorized
@@ -95,6 +95,25 @@ class Access:
             raise WrongKey() from None
         await self._count(Event.INBOX_REQUEST, client)
         return Place(await self._of_viewer(viewer, exchange.first(PROJECT)), viewer)
+
+    def still(self, exchange: Exchange, place: Place) -> Callable[[], Awaitable[None]]:
+        """Asks once more, for an answer that takes long: a token may have been revoked.
+
+        What it gives raises what :meth:`place_of` raises, and counts nothing.
+        """
+        if place.viewer.is_guest:
+            return no_pause  # keys of the settings hold as long as the process
+        identify, name = exchange.identify_again, exchange.first(PROJECT)
+
+        async def check() -> None:
+            try:
+                viewer = await identify()
+            except Unauthorized:
+                raise WrongKey() from None
+            if await self._of_viewer(viewer, name) != place.account_id:
+                raise WrongKey()
+
+        return check
 
     async def _count(self, event: Event, client: Client) -> None:
         if not await self._rates.take(event, client):

@@ -34,6 +34,8 @@ _SAFE: Final = (
     ("Content-Security-Policy", "sandbox; default-src 'none'"),
     ("X-Content-Type-Options", "nosniff"),
 )
+# What parts folders, and what turns the direction of writing: "gpj.exe" seems to end in ".jpg".
+_NOT_IN_FILE = re.compile("[/\\\\\u202a-\u202e\u2066-\u2069]")
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9 ._()+=@,-]")
 
 
@@ -86,7 +88,8 @@ def decoded_size(octets: Octets, part: Part) -> int:
 
 
 def disposition(filename: str) -> str:
-    """For saving under a name. RFC 6266 §4.3."""
+    """For saving under a name, which leads into no other folder. RFC 6266 §4.3."""
+    filename = _NOT_IN_FILE.sub("_", filename)
     plain = _NOT_IN_NAME.sub("_", filename)
     value = f'attachment; filename="{plain}"'
     if plain != filename:
@@ -173,8 +176,8 @@ class Contents:
 
 
 def _chosen(attachments: tuple[Attachment, ...], name: str) -> Attachment:
-    if name.isascii() and name.isdigit() and 1 <= int(name[:4]) <= len(attachments):
-        return attachments[int(name[:4]) - 1]
+    if name.isascii() and name.isdigit() and len(name) < 5 and 1 <= int(name) <= len(attachments):
+        return attachments[int(name) - 1]
     for each in attachments:
         if each.filename == name:
             return each

@@ -20,7 +20,7 @@ from mailtwist.http.inbox.sharing import Shared
 from mailtwist.mail.found_codes import codes
 from mailtwist.mail.found_links import links
 from mailtwist.mail.header import decode_words, split_fields
-from mailtwist.mail.shown import MAX_TEXT, Attachment, Shown, show
+from mailtwist.mail.shown import Attachment, show
 from mailtwist.mail.text import lines
 from mailtwist.store.engine import Connection
 from mailtwist.store.inbox import Captured
@@ -30,6 +30,9 @@ MAX_ANSWER: Final = 16 << 20
 # Octets of content that one read decodes, roughly.
 MAX_READ: Final = 4 << 20
 MAX_REMEMBERED: Final = 4 << 20
+# Octets that are remembered of one message, here and in Redis: those of a whole list are then few
+# enough to come in one reply, and in time.
+MAX_KEPT: Final = 256 << 10
 MAX_FIELDS: Final = 1_000
 MAX_HEADER: Final = 65_536
 # Changed whenever the form is: nodes of two versions may share one Redis.
@@ -117,7 +120,7 @@ class Documents:
         return made
 
     def _remember(self, number: int, fragment: bytes) -> None:
-        if number in self._remembered or len(fragment) > MAX_REMEMBERED // 16:
+        if number in self._remembered or len(fragment) > MAX_KEPT:
             return
         self._remembered[number] = fragment
         self._octets += len(fragment)
@@ -129,12 +132,11 @@ class Documents:
         redis = self._redis
         if redis is None or not redis.is_up:
             return {}
-        asked = list(_fitting(messages))
         try:
-            values = await redis.get_many([_key(each) for each in asked])
+            values = await redis.get_many([_key(each) for each in messages])
         except MailError:
             return {}
-        opened = zip(asked, map(_opened, values), strict=False)
+        opened = zip(messages, map(_opened, values), strict=False)
         return {each.email_id: fragment for each, fragment in opened if fragment is not None}
 
     async def _to_redis(self, messages: Sequence[Captured], made: Mapping[int, bytes]) -> None:
@@ -145,21 +147,12 @@ class Documents:
         items = [
             (_key(each), _sealed(made[each.email_id]), (each.received_at - since) // 1000)
             for each in messages
+            if len(made[each.email_id]) <= MAX_KEPT
         ]
         try:
             await redis.set_many(items)
         except MailError:
             pass  # it is away; the next answer is as good
-
-
-def _fitting(messages: Iterable[Captured]) -> Iterator[Captured]:
-    """Those whose texts may come in one answer of Redis."""
-    octets = 0
-    for each in messages:
-        octets += min(each.octets, MAX_TEXT)
-        if octets > MAX_ANSWER:
-            return
-        yield each
 
 
 def _groups(messages: Iterable[Captured]) -> Iterator[list[Captured]]:
@@ -177,7 +170,8 @@ def _groups(messages: Iterable[Captured]) -> Iterator[list[Captured]]:
 
 
 def _key(captured: Captured) -> str:
-    return f"{FORM}:{captured.account_id}:{captured.email_id}"
+    # The queue id is a time: a store that was restored from a copy counts its messages anew.
+    return f"{FORM}:{captured.account_id}:{captured.email_id}:{captured.queue_id}"
 
 
 def _sealed(fragment: bytes) -> bytes:
@@ -224,6 +218,8 @@ def _item(captured: Captured, fragment: bytes) -> bytes:
 def _single(captured: Captured, octets: Octets, path: str) -> bytes:
     shown = show(captured.parts, octets.read)
     fields = _fields(captured, octets)
+    # Addresses that stand in HTML as plain text are links to a reader as well.
+    text = shown.text or lines(shown.html)
     return encoded(
         {
             "id": str(captured.queue_id),
@@ -237,8 +233,8 @@ def _single(captured: Captured, octets: Octets, path: str) -> bytes:
             "size": captured.octets,
             "message_id": captured.message_id,
             "reply_to": next((text for name, text in fields if name.lower() == "reply-to"), ""),
-            "links": _links(shown),
-            "codes": codes(captured.subject, shown.text or lines(shown.html)),
+            "links": links(text, shown.html),
+            "codes": codes(captured.subject, text),
             "headers": fields,
             "attachment_details": [
                 _details(each, number, octets, path)
@@ -246,11 +242,6 @@ def _single(captured: Captured, octets: Octets, path: str) -> bytes:
             ],
         }
     )
-
-
-def _links(shown: Shown) -> list[str]:
-    # Addresses that stand in HTML as plain text are links to a reader as well.
-    return links(shown.text or lines(shown.html), shown.html)
 
 
 def _fields(captured: Captured, octets: Octets) -> list[tuple[str, str]]:

@@ -40,8 +40,11 @@ class Name:
 
 
 def segments(path: str) -> tuple[str, ...]:
-    """What stands behind ``/emails/``, each piece decoded. Raises: ProtocolViolation."""
-    return tuple(_unquoted(piece) for piece in path.split("/")[2:])
+    """What stands behind ``/emails/``, each piece decoded. Raises: ProtocolViolation, NotFound."""
+    first, *pieces = map(_unquoted, path.lstrip("/").split("/"))
+    if first != "emails":
+        raise NotFound()  # "/emails%2Fbob" is one piece, though a route was found
+    return tuple(pieces)
 
 
 def _unquoted(piece: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailtwist.errors import MailError, TemporaryFailure
 from mailtwist.http.inbox.finding import Finding, Wanted
@@ -45,6 +46,10 @@ class Waiter:
     def give(self, captured: Captured | None) -> None:
         if not self.answer.called:
             self.answer.callback(captured)
+
+    def fail(self, why: Failure) -> None:
+        if not self.answer.called:
+            self.answer.errback(why)
 
 
 @dataclass(slots=True)
@@ -123,8 +128,7 @@ class Waiting:
         self._is_closed = True
         for watched in list(self._accounts.values()):
             for waiter in watched.everybody():
-                if not waiter.answer.called:
-                    waiter.answer.errback(_stopping())
+                waiter.fail(Failure(_stopping()))
 
     def _check(self) -> None:
         if self._is_closed:
@@ -189,7 +193,12 @@ class Waiting:
         try:
             while watched.has_changed and watched.waiters:
                 watched.has_changed = False
-                await self._tell(watched, await self._new(watched))
+                found = await self._new(watched)
+                await self._tell(watched, found)
+                if found:
+                    # Not before: what could not be told is found once more.
+                    watched.known = found[-1].entry_id
+                    watched.has_changed |= len({each.entry_id for each in found}) >= PAGE
         except MailError as error:
             log.info("new mail was not looked up: {detail}", detail=error.detail or error.text)
             watched.has_changed = True
@@ -204,9 +213,6 @@ class Waiting:
             return inbox.new(connection, account_id, known, PAGE)
 
         found: list[Captured] = await self._database.read(work, account_id=account_id)
-        if found:
-            watched.known = found[-1].entry_id
-            watched.has_changed |= len({each.entry_id for each in found}) >= PAGE
         return found
 
     async def _tell(self, watched: Watched, found: list[Captured]) -> None:
@@ -219,7 +225,14 @@ class Waiting:
                 else:
                     asked.setdefault(waiter.wanted.tree, {}).setdefault(waiter, []).append(captured)
         for tree, waiters in asked.items():
-            await self._search(tree, waiters)
+            try:
+                await self._search(tree, waiters)
+            except TemporaryFailure:
+                raise
+            except Exception:
+                # It would fail again, and keep from the others what comes.
+                for waiter in waiters:
+                    waiter.fail(Failure())
 
     async def _search(self, tree: Node, waiters: dict[Waiter, list[Captured]]) -> None:
         each_once = {each.uid: each for fitting in waiters.values() for each in fitting}
