@@ -16,6 +16,7 @@ from mailtwist.errors import Conflict, MailError, ProtocolViolation, Refusal
 from mailtwist.mail.address import Address, parse_address
 from mailtwist.mail.authors import authors
 from mailtwist.mail.permissions import Viewer
+from mailtwist.queue.client_content import BareLineEnd, LineEnds
 from mailtwist.store import content, inbox, senders
 from mailtwist.store.deliver import Acceptance
 from mailtwist.store.engine import Connection
@@ -52,9 +53,9 @@ class Releasing:
         It goes to ``recipients``, or without any to those that it was for. Nothing is remembered:
         a second time sends it again.
 
-        Raises: Conflict where nothing may leave, Refusal when the viewer may not send as its
-        sender or its authors, ProtocolViolation when nobody can tell who these are, NotFound
-        when it is gone; what the store raises.
+        Raises: Conflict where nothing or not this may leave, Refusal when the viewer may not send
+        as its sender or its authors, ProtocolViolation when nobody can tell who these are,
+        NotFound when it is gone; what the store raises.
         """
         self._check(viewer)
         letter: bytes = await self._database.read(partial(_octets, content_id=captured.content_id))
@@ -155,10 +156,20 @@ def _log(request: SendRequest, captured: Captured, viewer: Viewer) -> None:
 
 
 def _octets(connection: Connection, *, content_id: int) -> bytes:
-    """A whole message without what we put above it."""
+    """A whole message without what we put above it.
+
+    Raises: Conflict for one with bare line ends, which may come as BINARYMIME: who reads its
+    header may see another author than we do.
+    """
     blocks: list[bytes] = []
+    ends = LineEnds()
     at = 0
-    while block := content.read(connection, content_id, at, at + content.CHUNK):
-        blocks.append(block)
-        at += len(block)
+    try:
+        while block := content.read(connection, content_id, at, at + content.CHUNK):
+            ends.check(block)
+            blocks.append(block)
+            at += len(block)
+        ends.close()
+    except BareLineEnd as error:
+        raise Conflict("The message holds a bare CR or LF and may not be sent") from error
     return b"".join(blocks)

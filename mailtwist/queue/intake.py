@@ -24,7 +24,7 @@ from mailtwist.queue.passing import Passing
 from mailtwist.queue.plan import DeliveryPlan, make_plan
 from mailtwist.queue.refusals import USER_UNKNOWN, refusal
 from mailtwist.store import sent
-from mailtwist.store.content import Spool, Spooled
+from mailtwist.store.content import CHUNK, Spool, Spooled
 from mailtwist.store.deliver import Acceptance, Entry, deliver
 from mailtwist.store.directory import Foreign
 from mailtwist.store.ids import now_us
@@ -238,7 +238,7 @@ class Intake:
         if not admitted:
             return None
         passing = Passing(is_signed=sign and self.signs)
-        spooled = await self._spool(passing.take(letter) + passing.close())
+        spooled = await self._spool(letter, passing)
         mail = Mail(
             reverse_path,
             body="8BITMIME",
@@ -288,10 +288,13 @@ class Intake:
         # No quota holds for it.
         return replace(plan, entries=tuple(replace(e, is_exempt=True) for e in plan.entries))
 
-    async def _spool(self, letter: bytes) -> Spooled:
+    async def _spool(self, letter: bytes, passing: Passing) -> Spooled:
         spool = Spool(self.database, limit=len(letter))
         try:
-            await spool.write(letter)
+            # The reactor does other things while the blocks of a large one are written.
+            for at in range(0, len(letter), CHUNK):
+                await spool.write(passing.take(letter[at : at + CHUNK]))
+            await spool.write(passing.close())
             return await spool.finish()
         except BaseException:
             await spool.discard()

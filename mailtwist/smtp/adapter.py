@@ -64,7 +64,10 @@ class StoreDelivery:
             raise SMTPBadRcpt(user, 501, "Invalid address")
         try:
             recipient = await self.intake.admit(
-                address, may_relay=self.login is not None, is_bounce=_address(user.orig) is None
+                address,
+                may_relay=self.login is not None,
+                is_bounce=_address(user.orig) is None,
+                account_id=self.login.account_id if self.login else 0,
             )
         except MailError as error:
             raise SMTPBadRcpt(user, error.code, error.text) from error

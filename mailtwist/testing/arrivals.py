@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mailtwist.store.engine import Connection
     from mailtwist.testing.message import Message
 
-Fits = Callable[["Message"], bool]
-
 
 class Arrivals:
     """One for a server. ``clock``: the reactor's."""
@@ -36,23 +34,23 @@ class Arrivals:
         found, _ = await self._after(self._from)
         return found
 
-    async def wait(self, wanted: Wanted, timeout: float, within: Fits) -> Message:
+    async def wait(self, wanted: Wanted, timeout: float) -> Message:
         """The newest message that fits, or the first that comes. Raises: NoMessage.
 
-        ``within``: whether a message is in the inbox at all. ``timeout`` in seconds; 0: look once.
+        ``timeout`` in seconds; 0: look once.
         """
         hints = _Hints(self._database.changes, self._clock)
         deadline = self._clock.seconds() + timeout
         seen: list[Message] = []
-        number = self._from
+        newest, number = -1, self._from
         try:
             while True:
                 new, number = await self._after(number)
-                new = [message for message in new if within(message)]
                 fitting = [message for message in new if wanted.fits(message)]
                 if fitting:
-                    return fitting[-1] if not seen else fitting[0]
+                    return fitting[newest]
                 seen += new
+                newest = 0  # from now on the first that comes
                 if not await hints.come(deadline):
                     raise NoMessage(wanted, timeout, seen)
         finally:
@@ -63,11 +61,13 @@ class Arrivals:
         from mailtwist.store import arrivals, events
         from mailtwist.store.ids import now_us
 
+        # Looked at first: what comes meanwhile is removed or seen, and never only hidden.
+        begins = await self._database.read(events.latest)
         for account_id in await self._database.read(arrivals.full_accounts):
             step = partial(arrivals.empty_step, account_id=account_id, now=now_us())
             while not await self._database.write(step, accounts=(account_id,)):
                 pass
-        self._from = await self._database.read(events.latest)
+        self._from = begins
 
     async def _after(self, number: int) -> tuple[list[Message], int]:
         return await self._database.read(partial(_read, number=number))

@@ -40,10 +40,15 @@ class MailServer:
 
     def start(self) -> Self:
         """Serve on return. Raises: ConfigError for settings that cannot be used."""
-        loop.call(self._server.start)
-        self.inbox = Inbox(self._server.inbox)
         self._pid = os.getpid()
+        # Before: it goes on in the reactor when this thread is interrupted.
         atexit.register(self._end)
+        try:
+            loop.call(self._server.start)
+        except Exception:
+            atexit.unregister(self._end)
+            raise
+        self.inbox = Inbox(self._server.inbox)
         return self
 
     def stop(self) -> None:

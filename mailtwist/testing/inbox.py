@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailtwist.testing.wanted import DEFAULT_TIMEOUT_S, Text, Wanted
+from mailtwist.testing.wanted import DEFAULT_TIMEOUT_S, Text, Wanted, is_for
 
 if TYPE_CHECKING:
     from mailtwist.testing.arrivals import Arrivals
@@ -19,22 +19,16 @@ class AsyncInbox:
 
     def __init__(self, arrivals: Arrivals, recipient: str = "") -> None:
         self._arrivals = arrivals
-        self._recipient = recipient.casefold()
+        self._recipient = recipient
 
     def __call__(self, recipient: str) -> AsyncInbox:
         """What came for an address, or without a domain for this name in any domain."""
         return AsyncInbox(self._arrivals, recipient)
 
-    def _has(self, message: Message) -> bool:
-        wanted = self._recipient
-        return not wanted or any(
-            wanted in {name.casefold(), name.casefold().rpartition("@")[0]}
-            for name in message.recipients
-        )
-
     async def messages(self) -> list[Message]:
         """Those that are there, oldest first."""
-        return [message for message in await self._arrivals.all() if self._has(message)]
+        found = await self._arrivals.all()
+        return [message for message in found if is_for(self._recipient, message)]
 
     async def wait(
         self,
@@ -53,8 +47,8 @@ class AsyncInbox:
         for in text and HTML; ``where`` is asked about what fits else; ``after``: only what came
         later. Raises: NoMessage, which lists what did come.
         """
-        wanted = Wanted(subject, sender, to, text, where, after)
-        return await self._arrivals.wait(wanted, timeout, self._has)
+        wanted = Wanted(subject, sender, to, text, where, after, self._recipient)
+        return await self._arrivals.wait(wanted, timeout)
 
     async def clear(self) -> None:
         """Remove all mail from all mailboxes of all accounts."""

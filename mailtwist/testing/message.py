@@ -25,10 +25,11 @@ class Message:
 
     ``number``: counts up in the order of arrival. ``id``: what the server said in ``queued as``.
     ``sender``: the address of MAIL FROM, "" for a bounce; ``recipients``: those of RCPT TO, Bcc
-    too. ``subject``, ``text`` and ``html`` are decoded; a part that is not there is "".
-    ``links``: of text and HTML, each once; ``codes``: what looks like a one-time code, the
-    likeliest first. ``headers``: decoded, in their order. ``received_at``: seconds since 1970.
-    ``raw``: the octets as they were sent; ``trace``: the fields that the server put before them.
+    too; of several that lead to one mailbox the first. ``subject``, ``text`` and ``html`` are
+    decoded; a part that is not there is "". ``links``: of text and HTML, each once; ``codes``:
+    what looks like a one-time code, the likeliest first. ``headers``: decoded, in their order.
+    ``received_at``: seconds since 1970. ``raw``: the octets as they were sent; ``trace``: the
+    fields that the server put before them.
     """
 
     number: int = field(repr=False)

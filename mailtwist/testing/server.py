@@ -36,6 +36,8 @@ HOST: Final = "127.0.0.1"
 HOSTNAME: Final = "localhost"
 # Nothing is guarded here, and a test makes five accounts: as cheap as bcrypt gets.
 BCRYPT_COST: Final = 4
+# Python 3.12 counts what it never frees itself among what is frozen.
+MAX_IMMORTAL: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class AsyncMailServer:
         password: str = "",
         reactor: Any = None,
     ) -> None:
+        from twisted.internet.defer import DeferredLock
+
         for key in ("data_dir", "database_url", "dev_mode"):
             if key in (settings or {}):
                 raise ValueError(f"{key}: is not to be chosen here")
@@ -85,11 +89,17 @@ class AsyncMailServer:
         self._folder: Path | None = None
         self._added: set[int] = set()
         self._chaos: tuple[Any, ...] = ()
+        self._turn = DeferredLock()  # who stops it while it starts waits for the end of that
 
     # -- life -------------------------------------------------------------------------------
 
     async def start(self) -> Self:
         """Serve on return. Raises: ConfigError for settings that cannot be used."""
+        async with self._turn:
+            await self._start()
+        return self
+
+    async def _start(self) -> None:
         from mailtwist.control.runtime import Runtime
         from mailtwist.store import fresh
 
@@ -108,15 +118,14 @@ class AsyncMailServer:
                 self.runtime.reserve()
                 self.runtime.prepare()
             fresh.hurry(self.runtime.engine)
-            had_frozen = gc.get_freeze_count()
+            had_frozen = gc.get_freeze_count() > MAX_IMMORTAL
             await self.runtime.start()
             if not had_frozen:
                 gc.unfreeze()  # most of what is there is not the server's
             await self._move_in()
         except BaseException:
-            await self.stop()
+            await self._stop()
             raise
-        return self
 
     def _settings(self, folder: Path) -> Any:
         from mailtwist.config import load
@@ -164,6 +173,10 @@ class AsyncMailServer:
 
     async def stop(self) -> None:
         """End all sessions, and remove the folder. A second call does nothing."""
+        async with self._turn:
+            await self._stop()
+
+    async def _stop(self) -> None:
         folder, self._folder = self._folder, None
         if folder is None:
             return

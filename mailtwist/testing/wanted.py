@@ -17,7 +17,7 @@ Text = str | re.Pattern[str]
 
 
 class NoMessage(AssertionError):
-    """The message did not come; ``messages``: what did."""
+    """The message did not come; ``messages``: what did, for whomever."""
 
     def __init__(self, wanted: Wanted, timeout: float, messages: Sequence[Message]) -> None:
         self.messages = tuple(messages)
@@ -30,7 +30,10 @@ class NoMessage(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """All that is given must fit. ``after``: only what came later than this message."""
+    """All that is given must fit. ``after``: only what came later than this message.
+
+    ``inbox``: whose; "": everybody's.
+    """
 
     subject: Text | None = None
     sender: Text | None = None
@@ -38,13 +41,19 @@ class Wanted:
     text: Text | None = None
     where: Callable[[Message], bool] | None = None
     after: Message | None = None
+    inbox: str = ""
 
     def fits(self, message: Message) -> bool:
-        if self.after is not None and message.number <= self.after.number:
+        if not is_for(self.inbox, message) or not self._is_later(message):
             return False
         if not all(_fits_any(wanted, values) for wanted, values in self._given(message)):
             return False
         return self.where is None or self.where(message)
+
+    def _is_later(self, message: Message) -> bool:
+        after = self.after
+        # The number of one that lies in several mailboxes goes up when its first copy is deleted.
+        return after is None or (message.number > after.number and message.id != after.id)
 
     def _given(self, message: Message) -> Iterable[tuple[Text, Sequence[str]]]:
         pairs = (
@@ -66,7 +75,17 @@ class Wanted:
             said.append("that fits where=")
         if self.after is not None:
             said.append(f"after {self.after.line}")
-        return f" with {', '.join(said)}" if said else ""
+        place = f" in inbox({self.inbox!r})" if self.inbox else ""
+        return place + (f" with {', '.join(said)}" if said else "")
+
+
+def is_for(recipient: str, message: Message) -> bool:
+    """Whether it is for an address, a local part in any domain, or "": anybody."""
+    wanted = recipient.casefold()
+    return not wanted or any(
+        wanted in {name.casefold(), name.casefold().rpartition("@")[0]}
+        for name in message.recipients
+    )
 
 
 def _fits_any(wanted: Text, values: Iterable[str]) -> bool:

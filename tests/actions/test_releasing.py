@@ -168,6 +168,23 @@ def test_a_message_of_nobody_is_released_by_nobody(shop):
             shop.release(captured, viewer)
 
 
+@pytest.mark.parametrize(
+    "letter",
+    [
+        LETTER.replace(b"Subject", b"X: y\nFrom: ben@bank.example\r\nSubject"),
+        LETTER + b"\n.\nMAIL FROM:<ben@bank.example>\r\n",
+        LETTER + b"\r",
+    ],
+)
+def test_bare_line_ends_stay_here(shop, letter):
+    # A login may send them as BINARYMIME.
+    captured = shop.captured(letter)
+    for viewer in (shop.ann, shop.administrator):
+        with pytest.raises(Conflict, match="bare CR or LF"):
+            shop.release(captured, viewer)
+    assert shop.queued() == ()
+
+
 def test_a_key_needs_a_scope_to_send_and_must_be_live(shop):
     captured = shop.captured()
     for viewer in (

@@ -113,6 +113,18 @@ def test_a_projects_key_sends_into_it(project, sink):
     assert untaken(sink, text)
 
 
+def test_who_sends_as_the_login_hears_that_it_was_captured(project, sink):
+    text = f"as the login of {project.name}"
+    given = {"to": f"bob@{FAR}", "from": project.username, "subject": text, "body": "Hello."}
+    answer = project.owner.post("/send", given)
+    assert answer.status == 200, answer
+    fate = project.owner.get(answer.headers["Location"]).json
+    assert (fate["state"], fate["recipients"][0]["state"]) == ("captured", "captured")
+    (listed,) = project.key().get("/emails/bob").json
+    assert listed["subject"] == text
+    assert untaken(sink, text)
+
+
 def test_the_operation_for_plain_letters_sends_into_it(project, sink):
     text = f"a plain letter of {project.name}"
     given = {"to": f"bob@{FAR}", "from": f"app@{FAR}", "subject": text, "body": "Hello."}

@@ -10,8 +10,9 @@ from twisted.mail.smtp import ESMTP, IMessageDelivery
 
 from mailtwist.policy.realm import make_portal
 from mailtwist.smtp.adapter import StoreDelivery
+from mailtwist.store import inbox, projects
 from mailtwist.store.database import Inline
-from tests.support.smtp_server import FakeLogins, Server
+from tests.support.smtp_server import FakeLogin, FakeLogins, Server
 
 
 class Stock:
@@ -20,10 +21,10 @@ class Stock:
     def __init__(self, store: Inline, max_size: int = 100_000) -> None:
         self.server = Server(store)
         intake = self.server.parts.intake
-        delivery = StoreDelivery(intake, hostname="mail.example.com", max_size=max_size)
+        self.delivery = StoreDelivery(intake, hostname="mail.example.com", max_size=max_size)
         self.protocol = ESMTP()
         self.protocol.noisy = False
-        self.protocol.delivery = delivery
+        self.protocol.delivery = self.delivery
         self.wire = StringTransport()
         self.protocol.makeConnection(self.wire)
 
@@ -47,6 +48,22 @@ def test_the_stock_server_delivers_through_our_adapter(store: Inline) -> None:
     (message,) = stock.server.stored("alice@example.com")
     assert message.startswith(b"Return-Path: <a@example.org>\r\nReceived: ")
     assert message.endswith(b"\r\nDelivered-To: alice@example.com\r\nSubject: x\r\n\r\nbody\r\n")
+    stock.end()
+
+
+def test_a_project_sends_nothing_through_our_adapter(store: Inline) -> None:
+    stock = Stock(store)
+    with store.engine.write() as connection:
+        project = projects.add(connection, "shop", [])
+    stock.delivery.login = FakeLogin(
+        project.account_id, project.username, frozenset({project.username})
+    )
+    stock.say(b"HELO x\r\nMAIL FROM:<shop@projects.invalid>\r\nRCPT TO:<x@gmail.test>\r\n")
+    stock.say(b"DATA\r\n")
+    assert stock.say(b"Subject: x\r\n\r\nbody\r\n.\r\n") == [b"250"]
+    assert stock.server.queued() == []
+    with store.engine.read() as connection:
+        assert len(inbox.list(connection, project.account_id, "x", since=0, limit=9)) == 1
     stock.end()
 
 

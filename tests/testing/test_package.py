@@ -52,6 +52,31 @@ def test_the_server_does_what_it_says(tmp_path: Path) -> None:
     assert " passed" in pytest_in(tmp_path)
 
 
+INTERRUPTED = """
+import os, signal, sys
+from mailtwist.store import fresh
+from mailtwist.testing import MailServer
+
+make = fresh.make
+
+def interrupted(url):
+    # In the reactor's thread; the signal reaches the one that waits for it.
+    os.kill(os.getpid(), signal.SIGINT)
+    make(url)
+
+fresh.make = interrupted
+try:
+    MailServer().start()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    # The folder is looked at when the process has ended.
+    assert run(tmp_path, "-c", INTERRUPTED) == "interrupted\n"
+
+
 def test_it_works_in_the_reactor_of_trial(tmp_path: Path) -> None:
     shutil.copy(CASES / "trial_cases.py", tmp_path / "test_cases.py")
     (tmp_path / "test_page.py").write_text(_pages()["trial"][0])

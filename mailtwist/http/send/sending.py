@@ -125,10 +125,18 @@ class Sending:
         if viewer.is_guest:
             await self._check_sender(sender)
             leaving = await self._mailing.leaving("", sender)
-            return Author(leaving.hostname, leaving.account_id)
+            return await self._by(leaving.hostname, leaving.account_id)
         account_id = await allowed_account(self._database, viewer, sender)
         hostname = await self._database.read(partial(senders.hostname_of, account_id=account_id))
-        return Author(hostname, account_id, viewer.is_test)
+        if viewer.is_test:
+            return Author(hostname, account_id, is_captured=True)
+        return await self._by(hostname, account_id)
+
+    async def _by(self, hostname: str, account_id: int) -> Author:
+        """An account as author: what a project's sends is captured, whoever asks for it."""
+        if await self._intake.captures(account_id):
+            return Author(hostname, account_id, is_captured=True, captured_in=account_id)
+        return Author(hostname, account_id)
 
     async def _check_sender(self, sender: Address) -> None:
         """Raises: Refusal for a sender of somebody else's domain."""

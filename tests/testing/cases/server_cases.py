@@ -24,7 +24,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from mailtwist.errors import ConfigError, Conflict, StoreUnavailable
-from mailtwist.store import check
+from mailtwist.mail.address import parse_address
+from mailtwist.store import arrivals, check
 from mailtwist.testing import AsyncMailServer, MailServer, NoMessage, loop
 
 SENDER = "shop@example.com"
@@ -236,10 +237,15 @@ def test_what_did_not_come_is_told_with_what_did(mailtwist: MailServer) -> None:
     with pytest.raises(AssertionError) as raised:
         mailtwist.inbox("bob").wait(subject=re.compile("Thr.e"), to="bob", timeout=0.05)
     assert str(raised.value) == (
-        "no message with subject /Thr.e/, to 'bob' came within 0.05 s; what came (2):\n"
+        "no message in inbox('bob') with subject /Thr.e/, to 'bob' came within 0.05 s; "
+        "what came (2):\n"
         "  shop@example.com to bob@example.org: 'One'\n"
         "  shop@example.com to bob@example.org: 'Two'"
     )
+    # What came for somebody else may be what went wrong.
+    with pytest.raises(NoMessage, match=r"in inbox\('eve'\) came .*\(2\):\n.* to bob@"):
+        mailtwist.inbox("eve").wait(timeout=0)
+    mailtwist.inbox.clear()
     with pytest.raises(NoMessage, match="nothing came at all") as raised:
         mailtwist.inbox("eve").wait(timeout=0)
     # pytest shows the line of the test alone.
@@ -253,6 +259,19 @@ def test_only_what_comes_after_a_message_is_waited_for(mailtwist: MailServer) ->
         mailtwist.inbox.wait(subject="hello", after=first, timeout=0)
     send(mailtwist, text="again")
     assert mailtwist.inbox.wait(subject="hello", after=first).text.strip() == "again"
+
+
+def test_a_message_is_no_later_one_when_a_copy_is_deleted(mailtwist: MailServer) -> None:
+    send(mailtwist, mailtwist.address, "bob@example.org")
+    (first,) = mailtwist.inbox
+    client = imap(mailtwist)
+    client.select()
+    client.store("1", "+FLAGS", r"(\Deleted)")
+    client.expunge()
+    client.logout()
+    assert [each.recipients for each in mailtwist.inbox] == [("bob@example.org",)]
+    with pytest.raises(NoMessage):
+        mailtwist.inbox.wait(after=first, timeout=0)
 
 
 def test_many_may_wait_at_once_and_each_has_his_own(mailtwist: MailServer) -> None:
@@ -312,6 +331,27 @@ def test_nothing_of_a_test_is_left_for_the_next(
     assert client.select("Sent") == ("OK", [b"0"])
     client.logout()
     imap(mailtwist).logout()
+
+
+def test_what_comes_while_it_is_emptied_is_not_hidden(
+    mailtwist: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = mailtwist._server.runtime
+    read = runtime.database.read
+
+    async def reading(work: Any) -> Any:
+        found = await read(work)
+        if work is arrivals.full_accounts:
+            recipients = [parse_address("bob@example.org")]
+            await runtime.mail.intake.submit(
+                b"Subject: x\r\n\r\n", reverse_path=None, recipients=recipients
+            )
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.database, "read", reading)
+        mailtwist.inbox.clear()
+    assert [each.subject for each in mailtwist.inbox] == ["x"]
 
 
 def test_a_session_that_goes_on_sees_the_mailbox_emptied(mailtwist: MailServer) -> None:
@@ -494,7 +534,8 @@ def test_the_log_goes_to_logging(mailtwist: MailServer, caplog: pytest.LogCaptur
 
 def test_the_process_is_as_it_was(mailtwist: MailServer) -> None:
     assert sys.getswitchinterval() == 0.005
-    assert gc.get_freeze_count() == 0
+    # Python 3.12 counts a few hundred of its own.
+    assert gc.get_freeze_count() < 1000
 
 
 def test_asserts_of_the_server_are_not_rewritten(mailtwist: MailServer) -> None:
