@@ -15,7 +15,7 @@ from mailtwist.errors import NotFound
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from mailtwist.store.accounts import Account
+    from mailtwist.store.accounts import Account, Verifier
 
 # Without the letters and digits that people mistake for each other.
 ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
@@ -33,18 +33,27 @@ def password_options(command: Any) -> Any:
     return on_line(from_stdin(command))
 
 
-def chosen_password(password: str | None, from_stdin: bool) -> tuple[str, bool]:
-    """The password, and whether it was made up here and must be shown."""
+def chosen_login(
+    context: Context, password: str | None, from_stdin: bool
+) -> tuple[str, list[Verifier]]:
+    """The password if it was made up here and must be shown, else ""; its verifiers."""
+    from mailtwist.policy.passwords import make_verifiers
+
+    given = _given(password, from_stdin)
+    made_up = generated_password() if given is None else ""
+    wanted = made_up if given is None else given
+    return made_up, make_verifiers(wanted, cost=context.settings.auth.bcrypt_cost)
+
+
+def _given(password: str | None, from_stdin: bool) -> str | None:
     if password is not None and from_stdin:
         raise click.UsageError("--password and --password-stdin exclude each other")
     if from_stdin:
         line = sys.stdin.readline(MAX_PASSWORD_OCTETS).rstrip("\r\n")
         if not line:
             raise click.ClickException("standard input holds no password")
-        return line, False
-    if password is not None:
-        return password, False
-    return generated_password(), True
+        return line
+    return password
 
 
 def generated_password() -> str:
@@ -76,25 +85,23 @@ def add(
 
     Without a password option one is made up and printed.
     """
-    from mailtwist.policy.passwords import make_verifiers
     from mailtwist.store import accounts
 
-    secret, is_generated = chosen_password(password, password_stdin)
     octets = _quota(quota)
-    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    made_up, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         made = accounts.add(
             connection, address, verifiers, quota_octets=octets, quota_messages=quota_messages
         )
     result = _row(made)
-    if is_generated:
-        result["password"] = secret
+    if made_up:
+        result["password"] = made_up
     if as_json:
         print_json(result)
     else:
         click.echo(f"added {made.username}")
-        if is_generated:
-            click.echo(f"password {secret}")
+        if made_up:
+            click.echo(f"password {made_up}")
 
 
 def _quota(text: str) -> int:
@@ -145,23 +152,21 @@ def passwd(
 
     Without a password option one is made up and printed.
     """
-    from mailtwist.policy.passwords import make_verifiers
     from mailtwist.store import accounts
 
-    secret, is_generated = chosen_password(password, password_stdin)
-    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    made_up, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         found = _existing(connection, address)
         accounts.set_secrets(connection, found.account_id, verifiers)
     result: dict[str, Any] = {"address": found.username}
-    if is_generated:
-        result["password"] = secret
+    if made_up:
+        result["password"] = made_up
     if as_json:
         print_json(result)
     else:
         click.echo(f"changed {found.username}")
-        if is_generated:
-            click.echo(f"password {secret}")
+        if made_up:
+            click.echo(f"password {made_up}")
 
 
 def _existing(connection: Connection, address: str) -> Account:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailtwist.cli.commands.account import chosen_password, password_options
+from mailtwist.cli.commands.account import chosen_login, password_options
 from mailtwist.cli.context import Context, json_option, print_json, print_rows
 from mailtwist.errors import NotFound
 
@@ -41,18 +41,16 @@ def add(
 
     Without a password option one is made up and printed. Without an owner it is administrators'.
     """
-    from mailtwist.policy.passwords import make_verifiers
     from mailtwist.store import accounts, projects
     from mailtwist.store.ids import now_us
 
-    secret, is_generated = chosen_password(password, password_stdin)
     folded = projects.folded(name)
-    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    made_up, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         user_id = _owner(connection, owner) if owner else 0
         made = projects.add(connection, folded, verifiers, owner_user_id=user_id, now=now_us())
         result = _row(made, accounts.get(connection, made.account_id))
-    _tell("added", result, secret if is_generated else "", as_json)
+    _tell("added", result, made_up, as_json)
 
 
 def _owner(connection: Connection, email: str) -> int:
@@ -114,16 +112,14 @@ def passwd(
 
     Without a password option one is made up and printed.
     """
-    from mailtwist.policy.passwords import make_verifiers
     from mailtwist.store import accounts
 
-    secret, is_generated = chosen_password(password, password_stdin)
-    verifiers = make_verifiers(secret, cost=context.settings.auth.bcrypt_cost)
+    made_up, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         found = _existing(connection, name)
         accounts.set_secrets(connection, found.account_id, verifiers)
         result = _row(found, accounts.get(connection, found.account_id))
-    _tell("changed", result, secret if is_generated else "", as_json)
+    _tell("changed", result, made_up, as_json)
 
 
 def _existing(connection: Connection, name: str) -> Project:
