@@ -137,7 +137,7 @@ def test_the_command_of_the_image_is_one_that_there_is() -> None:
 WORDS = {
     "build", "image", "restart", "env_file", "environment", "ports", "volumes", "networks",
     "depends_on", "stop_grace_period", "read_only", "tmpfs", "cap_drop", "cap_add",
-    "security_opt", "labels", "healthcheck", "command",
+    "security_opt", "labels", "healthcheck", "command", "init",
 }  # fmt: skip
 
 

@@ -94,7 +94,8 @@ def test_a_refusal_for_now_is_told_and_tried_later(started):
         sink.script({"RCPT": "250 2.1.5 now it is fine"})
         make_due(admin, row(admin, alice)["id"])
         assert admin.act("outbox", "process_outbox").status == 200
-        assert attributes(admin, alice)["sent"] is True
+        seen = attributes(admin, alice)
+        assert seen["sent"] is True, seen
         assert len(sink.taken) == 1
 
 

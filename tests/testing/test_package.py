@@ -57,6 +57,8 @@ import os, signal, sys
 from mailtwist.store import fresh
 from mailtwist.testing import MailServer
 
+# A shell starts what it puts into the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 make = fresh.make
 
 def interrupted(url):
