@@ -6,7 +6,6 @@ import base64
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,20 +65,6 @@ Content-Disposition: attachment; filename*=utf-8''%C3%A4%22.html
 EIGHT = [
     "id", "from", "to", "subject", "body_text", "body_html", "attachments", "received_at",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def database(sqlite_stores: SqliteStores, tmp_path: Path) -> Iterator[Inline]:
-    engine = open_engine(sqlite_stores.fresh(tmp_path))
-    database = Inline(engine)
-    yield database
-    assert violations(engine) == []
-    database.release()
-
-
-@pytest.fixture
-def desk(database: Inline) -> Desk:
-    return Desk(database)
 
 
 @pytest.fixture(scope="module")

@@ -25,24 +25,10 @@ from mailtwist.store.inbox import Captured
 from mailtwist.store.search import Search
 from tests.http.inboxes import NOW_S, Desk
 from tests.support.now import now
-from tests.support.stores import SqliteStores, violations
+from tests.support.stores import SqliteStores
 
 HELLO = "From: Ann <ann@example.net>\nSubject: Hello\n\nyour code is 482913\n"
 BOB = "bob@inbox.example"
-
-
-@pytest.fixture
-def database(sqlite_stores: SqliteStores, tmp_path: Path) -> Iterator[Inline]:
-    engine = open_engine(sqlite_stores.fresh(tmp_path))
-    database = Inline(engine)
-    yield database
-    assert violations(engine) == []
-    database.release()
-
-
-@pytest.fixture
-def desk(database: Inline) -> Desk:
-    return Desk(database)
 
 
 def is_idle(desk: Desk) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mailtwist.actions import made_up
 from mailtwist.cli.context import Context, json_option, print_json, print_rows
 from mailtwist.errors import NotFound
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from mailtwist.store.accounts import Account, Verifier
 
-# Without the letters and digits that people mistake for each other.
-ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 GENERATED_LENGTH = 20
 MAX_PASSWORD_OCTETS = 4096
 
@@ -40,9 +38,9 @@ def chosen_login(
     from mailtwist.policy.passwords import make_verifiers
 
     given = _given(password, from_stdin)
-    made_up = generated_password() if given is None else ""
-    wanted = made_up if given is None else given
-    return made_up, make_verifiers(wanted, cost=context.settings.auth.bcrypt_cost)
+    new = generated_password() if given is None else ""
+    wanted = new if given is None else given
+    return new, make_verifiers(wanted, cost=context.settings.auth.bcrypt_cost)
 
 
 def _given(password: str | None, from_stdin: bool) -> str | None:
@@ -57,7 +55,16 @@ def _given(password: str | None, from_stdin: bool) -> str | None:
 
 
 def generated_password() -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(GENERATED_LENGTH))
+    return made_up.password(GENERATED_LENGTH)
+
+
+def tell(lines: Sequence[str], result: dict[str, Any], new_password: str, as_json: bool) -> None:
+    """Print what was done, as lines or as data, and a password that was made up."""
+    if as_json:
+        print_json(result | ({"password": new_password} if new_password else {}))
+        return
+    for line in (*lines, *([f"password {new_password}"] if new_password else [])):
+        click.echo(line)
 
 
 @click.group()
@@ -88,20 +95,12 @@ def add(
     from mailtwist.store import accounts
 
     octets = _quota(quota)
-    made_up, verifiers = chosen_login(context, password, password_stdin)
+    new_password, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         made = accounts.add(
             connection, address, verifiers, quota_octets=octets, quota_messages=quota_messages
         )
-    result = _row(made)
-    if made_up:
-        result["password"] = made_up
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(f"added {made.username}")
-        if made_up:
-            click.echo(f"password {made_up}")
+    tell([f"added {made.username}"], _row(made), new_password, as_json)
 
 
 def _quota(text: str) -> int:
@@ -154,19 +153,11 @@ def passwd(
     """
     from mailtwist.store import accounts
 
-    made_up, verifiers = chosen_login(context, password, password_stdin)
+    new_password, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         found = _existing(connection, address)
         accounts.set_secrets(connection, found.account_id, verifiers)
-    result: dict[str, Any] = {"address": found.username}
-    if made_up:
-        result["password"] = made_up
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(f"changed {found.username}")
-        if made_up:
-            click.echo(f"password {made_up}")
+    tell([f"changed {found.username}"], {"address": found.username}, new_password, as_json)
 
 
 def _existing(connection: Connection, address: str) -> Account:

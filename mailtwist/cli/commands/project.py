@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailtwist.cli.commands.account import chosen_login, password_options
+from mailtwist.cli.commands.account import chosen_login, password_options, tell
 from mailtwist.cli.context import Context, json_option, print_json, print_rows
 from mailtwist.errors import NotFound
 
@@ -45,12 +45,12 @@ def add(
     from mailtwist.store.ids import now_us
 
     folded = projects.folded(name)
-    made_up, verifiers = chosen_login(context, password, password_stdin)
+    new_password, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         user_id = _owner(connection, owner) if owner else 0
         made = projects.add(connection, folded, verifiers, owner_user_id=user_id, now=now_us())
         result = _row(made, accounts.get(connection, made.account_id))
-    _tell("added", result, made_up, as_json)
+    _tell("added", result, new_password, as_json)
 
 
 def _owner(connection: Connection, email: str) -> int:
@@ -71,15 +71,9 @@ def _row(found: Project, login: Account) -> dict[str, Any]:
     }
 
 
-def _tell(what: str, result: dict[str, Any], secret: str, as_json: bool) -> None:
-    """Print what was done, and a password that was made up."""
-    if as_json:
-        print_json(result | ({"password": secret} if secret else {}))
-        return
-    click.echo(f"{what} {result['name']}")
-    click.echo(f"username {result['username']}")
-    if secret:
-        click.echo(f"password {secret}")
+def _tell(what: str, result: dict[str, Any], new_password: str, as_json: bool) -> None:
+    lines = [f"{what} {result['name']}", f"username {result['username']}"]
+    tell(lines, result, new_password, as_json)
 
 
 @project.command("list")
@@ -114,12 +108,12 @@ def passwd(
     """
     from mailtwist.store import accounts
 
-    made_up, verifiers = chosen_login(context, password, password_stdin)
+    new_password, verifiers = chosen_login(context, password, password_stdin)
     with context.store() as engine, engine.write() as connection:
         found = _existing(connection, name)
         accounts.set_secrets(connection, found.account_id, verifiers)
         result = _row(found, accounts.get(connection, found.account_id))
-    _tell("changed", result, made_up, as_json)
+    _tell("changed", result, new_password, as_json)
 
 
 def _existing(connection: Connection, name: str) -> Project:
