@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
+from typing import Final
 
 
 class Networks:
@@ -28,3 +29,6 @@ class Networks:
         # A dual-stack socket shows IPv4 clients as ::ffff:a.b.c.d.
         client = getattr(client, "ipv4_mapped", None) or client
         return any(client in network for network in self._networks)
+
+
+LOOPBACK: Final = Networks(("127.0.0.0/8", "::1"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mailtwist.net.networks import LOOPBACK
 from mailtwist.policy.sasl import usable
 from mailtwist.smtp.grammar import XCLIENT_ATTRIBUTES
 
@@ -49,7 +50,7 @@ def may_log_in(session: Session) -> bool:
     terms = session.terms
     if not terms.mechanisms:
         return False
-    return session.tls or (terms.plaintext_logins and is_loopback(session.client_address))
+    return session.tls or (terms.plaintext_logins and session.client_address in LOOPBACK)
 
 
 def _requiretls(session: Session) -> str | None:
@@ -70,10 +71,6 @@ def _xclient(session: Session) -> str | None:
 
 def _xdebug(session: Session) -> str | None:
     return "" if session.terms.dev_mode else None
-
-
-def is_loopback(address: str) -> bool:
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 EXTENSIONS: tuple[Extension, ...] = (

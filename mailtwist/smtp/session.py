@@ -17,6 +17,7 @@ from mailtwist.errors import MailError
 from mailtwist.mail.address import Address
 from mailtwist.mail.reply import Reply
 from mailtwist.mail.trace import protocol_name
+from mailtwist.net.networks import LOOPBACK
 from mailtwist.policy.checks import NO_CHECKS, Checks, Facts, Stage
 from mailtwist.policy.rates import NO_RATES, Client, Event, Rates
 from mailtwist.policy.sasl import Exchange
@@ -25,7 +26,6 @@ from mailtwist.queue.refusals import RELAY_DENIED, USER_UNKNOWN
 from mailtwist.smtp import commands, grammar, replies
 from mailtwist.smtp.chaos import Mishap
 from mailtwist.smtp.examination import Examination
-from mailtwist.smtp.extensions import is_loopback
 from mailtwist.smtp.machine import Block, LineEnds, Violation
 from mailtwist.smtp.ports import Identity, Incoming, Logins, Mailboxes, Terms, Wire
 from mailtwist.store.queue.values import BINARYMIME
@@ -85,7 +85,7 @@ class Session:
         self.session_id = session_id
         self.client_address = client_address
         self.client_port = client_port
-        self.is_from_loopback = is_loopback(client_address)  # whatever XCLIENT says later
+        self.is_from_loopback = client_address in LOOPBACK  # whatever XCLIENT says later
         self.tls = terms.implicit_tls
         self.stopping = False  # after the unit or message at work comes 421
         self.farewell = replies.SHUTTING_DOWN  # what is said then

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -15,8 +12,11 @@ from twisted.logger import Logger
 from mailtwist.errors import MailError, Refusal
 from mailtwist.http.exchange import Exchange
 from mailtwist.http.send.origins import HostPolicy, policy_of, read_origin
+from mailtwist.mail.host_names import is_address
 from mailtwist.mail.permissions import NOBODY, Viewer
 from mailtwist.net.counters import network_of
+from mailtwist.net.networks import LOOPBACK
+from mailtwist.policy import api_keys
 from mailtwist.policy.identities import Unauthorized
 from mailtwist.policy.rates import Client, Event, Rates
 
@@ -88,7 +88,7 @@ class Access:
 
     async def _known(self, exchange: Exchange, is_listed: bool) -> Asker:
         given, wanted = exchange.header("x-api-key").strip(), self._settings().send.api_key
-        if wanted and given and hmac.compare_digest(_digest(given), _digest(wanted)):
+        if api_keys.is_configured(given, (wanted,)):
             return Asker(SERVICE)
         if wanted or _has_token(exchange):
             viewer = await exchange.identify()
@@ -120,12 +120,12 @@ class Access:
         if found is None:
             return False
         names = ("localhost", settings.hostname, *settings.domains)
-        return _is_address(found.host) or any(
+        return is_address(found.host.strip("[]")) or any(
             found.host == name or found.host.endswith(f".{name}") for name in names if name
         )
 
     def _is_local(self, exchange: Exchange) -> bool:
-        if not is_loopback(exchange.client):
+        if exchange.client not in LOOPBACK:
             return False
         if exchange.header("x-forwarded-for") and not self._is_told:
             trusted = self._settings().http.trusted_proxies
@@ -143,23 +143,6 @@ class Access:
         return error
 
 
-def is_loopback(address: str) -> bool:
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return bool((mapped or found).is_loopback)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
 def _has_token(exchange: Exchange) -> bool:
     """Whether a request names a user; a key that is none of ours counts only where one is set."""
     return bool(
@@ -168,7 +151,3 @@ def _has_token(exchange: Exchange) -> bool:
         or exchange.first("token")
         or exchange.by_cookie
     )
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
