@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.tcp import Client, Connection, Connector, Port, Server
 from typing_extensions import override
 
@@ -68,6 +68,19 @@ class _PromptConnector(Connector):
         make: Any = PromptClient
         client: Client = make(self.host, self.port, self.bindAddress, self, self.reactor)
         return client
+
+
+class _PromptPair(_Prompt, Connection):
+    """One end of a pair of sockets."""
+
+
+def open_pair(reactor: Any, end: socket.socket, protocol: Protocol) -> None:
+    """Give a protocol one end of a connected pair of stream sockets, which it then owns."""
+    end.setblocking(False)
+    transport: Any = _PromptPair(end, protocol, reactor)
+    transport.connected = 1
+    protocol.makeConnection(transport)
+    transport.startReading()
 
 
 def make_prompt(port: Any) -> None:

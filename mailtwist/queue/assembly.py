@@ -22,13 +22,14 @@ from mailtwist.policy.dkim_verification import DkimVerifier
 from mailtwist.policy.hashing import Derivation
 from mailtwist.policy.rates import Rates
 from mailtwist.queue import hosts, ourselves, tls_policy
+from mailtwist.queue.client_process import ChoosingConnector
 from mailtwist.queue.delivery import Delivery
 from mailtwist.queue.intake import Intake
 from mailtwist.queue.reports import Reports
 from mailtwist.queue.routes import Router
 from mailtwist.queue.runner import DRAIN_S, Runner
 from mailtwist.queue.ses import Ses
-from mailtwist.queue.smtp_client import Connector, Timeouts
+from mailtwist.queue.smtp_client import Timeouts
 from mailtwist.store.directory import Directory
 from mailtwist.store.secrets import Secrets
 
@@ -78,6 +79,8 @@ class Mail:
         self._reports = reports
         self._hosts = hosts.from_settings(settings, self.resolver, SystemRandom())
         self._ses = Ses(database, secrets, reactor=reactor)
+        timeouts = Timeouts(connect=settings.outbound.connect_timeout)
+        self._connector = ChoosingConnector(reactor, timeouts=timeouts)
         self._has_ended = False
         self._delivery: Delivery | None = None
         if not settings.dev_mode:
@@ -89,9 +92,7 @@ class Mail:
         self._delivery = Delivery(
             database,
             hosts=self._hosts,
-            connector=Connector(
-                reactor, timeouts=Timeouts(connect=settings.outbound.connect_timeout)
-            ),
+            connector=self._connector,
             policies=tls_policy.from_settings(settings),
             clock=reactor,
             hostname=settings.hostname,
@@ -148,6 +149,7 @@ class Mail:
             self.rotation.stop()
             if self.runner is not None:
                 await self.runner.stop(drain_s)
+            await self._connector.close()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """End deliveries; the database is still open."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +57,6 @@ class Link(Protocol):
     def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.broken: RemoteReply | None = None  # why it ended; the stage is the caller's
-        self.is_left = False  # it was the peer who ended it
         self.is_tls = False
         self.limit = 0.0  # seconds() of the clock; no wait goes on after it
         self._parser = ReplyParser()
@@ -68,6 +68,7 @@ class Link(Protocol):
         self._timeout_s = 0.0  # of the wait
         self._clogged = False
         self._ending = False
+        self.when_broken: Callable[[], None] | None = None
 
     # -- waits -------------------------------------------------------------------------------
 
@@ -169,12 +170,15 @@ class Link(Protocol):
         self._break(RemoteReply(code, status, text, "", is_ours=True))
 
     def _break(self, reason: RemoteReply) -> None:
-        if self.broken is None:
+        is_news = self.broken is None
+        if is_news:
             self.broken = reason
         if self.transport is not None and not self._ending:
             self._ending = True
             self.transport.abortConnection()
         self._wake()
+        if is_news and self.when_broken is not None:
+            self.when_broken()
 
     def leave(self) -> None:
         """Say QUIT and wait for nothing."""
@@ -242,7 +246,6 @@ class Link(Protocol):
             self.end("protocol error: a reply that nothing asked for", status="4.5.0")
 
     def _leave(self, reply: Reply) -> None:
-        self.is_left = True
         self._break(reply.said(""))
 
     def handshakeCompleted(self) -> None:  # noqa: N802
@@ -256,7 +259,6 @@ class Link(Protocol):
         if timer is not None and timer.active():
             timer.cancel()
         if self.broken is None:
-            self.is_left = True
             self.end(f"connection lost: {in_words(reason)}")
         else:
             self._wake()

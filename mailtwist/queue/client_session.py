@@ -8,14 +8,14 @@ RFC 5321 §3.3; RFC 2033 (LMTP).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mailtwist.queue import client_commands as commands
 from mailtwist.queue.client_commands import Features
 from mailtwist.queue.client_content import BareLineEnd, Content, ShortContent
 from mailtwist.queue.client_link import Link, Timeouts
-from mailtwist.queue.client_transaction import Transaction
+from mailtwist.queue.client_transaction import Transaction, lost
 from mailtwist.queue.values import Host, Outgoing, RemoteReply
 
 # Seconds that a host may take to close after QUIT.
@@ -26,8 +26,7 @@ class ClientSession:
     """One `deliver` at a time.
 
     ``tls``: facts for people, "" in clear. ``capabilities``: as announced, names in upper case.
-    ``served``: messages so far. ``is_stale``: the peer had ended the (reused) connection
-    before it heard of the last message, which can be tried at once on a new one.
+    ``served``: messages so far.
     """
 
     def __init__(
@@ -47,14 +46,24 @@ class ClientSession:
         self.is_lmtp = is_lmtp
         self.capabilities = capabilities
         self.served = 0
-        self.is_stale = False
         self._features = Features.of(capabilities)
         self._link = link
         self._timeouts = timeouts
+        self._is_busy = False
+        self._is_retiring = False
 
     @property
     def is_open(self) -> bool:
         return self._link.broken is None
+
+    @property
+    def lost(self) -> RemoteReply:
+        """What a message is told that comes when the session has ended."""
+        return lost(self._link, "mail")
+
+    def when_broken(self, call: Callable[[], None]) -> None:
+        """Have this called when the connection breaks, whoever ends it."""
+        self._link.when_broken = call
 
     async def deliver(self, mail: Outgoing) -> tuple[RemoteReply, ...]:
         """Try to hand over a message: one reply for each of its recipients, in their order.
@@ -62,7 +71,15 @@ class ClientSession:
         ``mail.blocks`` may be called twice. Raises what it raises, and CancelledError; the
         session has then ended.
         """
-        self.is_stale = False
+        self._is_busy = True
+        try:
+            return await self._try(mail)
+        finally:
+            self._is_busy = False
+            if self._is_retiring:
+                self.retire()
+
+    async def _try(self, mail: Outgoing) -> tuple[RemoteReply, ...]:
         refusal = commands.refusal(mail, self._features, is_secure=self.is_verified)
         if refusal is None:
             try:
@@ -113,8 +130,6 @@ class ClientSession:
             is_lmtp=self.is_lmtp,
         )
         await transaction.run()
-        if self.served and self._link.is_left and not transaction.is_heard:
-            self.is_stale = True
         return transaction
 
     async def quit(self) -> None:
@@ -125,6 +140,12 @@ class ClientSession:
             # RFC 5321 §4.1.1.10: the host closes; until it has, it counts the connection.
             await self._link.gone(GONE_S)
             self._link.close()
+
+    def retire(self) -> None:
+        """End after the first message, or the one under way, or at once where that is over."""
+        self._is_retiring = True
+        if self.served and not self._is_busy and self.is_open:
+            self._link.leave()
 
     def abort(self) -> None:
         """End the connection at once."""

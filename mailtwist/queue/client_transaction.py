@@ -76,7 +76,6 @@ class Transaction:
     ) -> None:
         self.replies: dict[int, RemoteReply] = {}
         self.postponed: list[int] = []
-        self.is_heard = False  # the peer said something about it, not just goodbye
         self._link = link
         self._mail = mail
         self._content = content
@@ -94,7 +93,6 @@ class Transaction:
             got = await self._link.replies(len(lines), self._timeouts.command)
         else:
             got = await self._one_by_one(lines)
-        self.is_heard = bool(got) and got[0].code != 421
         accepted = self._judge(got)
         after = got[len(self._batch) + 1 :]
         if not accepted:

@@ -179,7 +179,7 @@ class Dispatch:
             self._end(job)
         except MailError as error:
             log.warn(
-                "a message could not be read",
+                "a message could not be offered",
                 queue_id=str(job.message.queue_id),
                 detail=error.detail or error.text,
             )

@@ -62,7 +62,7 @@ class Delivery(ClientCase):
         sink = self.sink()
         session = await self.connect(sink)
         writes: list[bytes] = []
-        transport = session._link.transport
+        transport = self.held(session)._link.transport
         write = transport.write
 
         def note(data: bytes) -> None:
@@ -79,7 +79,7 @@ class Delivery(ClientCase):
         for n in range(5):
             assert codes(await session.deliver(mail(f"user{n}@example.net"))) == [(250, "end")]
         assert len(sink.visits) == 1
-        assert session.served == 5
+        assert self.held(session).served == 5
         assert [found.recipients for found in sink.taken] == [
             [f"user{n}@example.net"] for n in range(5)
         ]

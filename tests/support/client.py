@@ -60,9 +60,9 @@ class ClientCase(TestCase):
 
     timeout = 60
 
-    def setUp(self) -> None:
+    def setUp(self) -> Any:
         self.clock = Clock()
-        self.connector = Connector(reactor, clock=self.clock)
+        self.connector: Any = Connector(reactor, clock=self.clock)
         self.sessions: list[ClientSession] = []
         # Cleaned up last: the transports are gone by then.
         self.addCleanup(self.turns)
@@ -87,7 +87,7 @@ class ClientCase(TestCase):
         hostname: str = "mail.example.com",
         **policy: Any,
     ) -> ClientSession:
-        session = await self.connector.connect(
+        session: ClientSession = await self.connector.connect(
             sink if isinstance(sink, Host) else Host(name, sink.host, sink.port),
             hostname=hostname,
             policy=TlsPolicy(level, **policy),
@@ -96,6 +96,10 @@ class ClientCase(TestCase):
         )
         self.sessions.append(session)
         self.addCleanup(session.abort)
+        return session
+
+    def held(self, session: Any) -> ClientSession:
+        """The session itself, where another one stands for it."""
         return session
 
     async def refused(self, sink: Sink, *args: Any, **given: Any) -> Undeliverable:
