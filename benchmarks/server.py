@@ -95,20 +95,28 @@ class Server:
         )
 
     def cpu_s(self) -> float:
-        """Processor seconds that the server used so far."""
-        fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor seconds that the server and its processes used so far, ended ones too."""
+        ticks = sum(
+            int(field)
+            for process in self._processes()
+            for field in (process / "stat").read_text().rpartition(")")[2].split()[11:15]
+        )
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_kb(self) -> int:
-        """Resident memory of the server."""
-        for line in self._proc("status").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        raise RuntimeError("no VmRSS")
+        """Resident memory of the server and its processes."""
+        return sum(
+            int(line.split()[1])
+            for process in self._processes()
+            for line in (process / "status").read_text().splitlines()
+            if line.startswith("VmRSS:")
+        )
 
-    def _proc(self, name: str) -> str:
+    def _processes(self) -> list[Path]:
         assert self._process is not None
-        return Path(f"/proc/{self._process.pid}/{name}").read_text()
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [Path(f"/proc/{number}") for number in (pid, *children)]
 
     def _wait(self) -> None:
         assert self._process is not None

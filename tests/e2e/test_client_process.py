@@ -27,16 +27,10 @@ pytestmark = [
 
 def client_processes(server: Server) -> list[int]:
     """The numbers of the server's client processes."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(parent) == server.server_pid and PROGRAM.encode() in command:
-            found.append(int(folder.name))
-    return found
+    pid = server.server_pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in commands.items() if PROGRAM.encode() in command]
 
 
 class Senders:

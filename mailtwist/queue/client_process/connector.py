@@ -21,6 +21,8 @@ log = Logger()
 BUSY: Final = 4
 # After a process that could not be had, or ended, the next one is tried.
 AGAIN_S: Final = 60.0
+# A process that was killed is gone by then.
+END_S: Final = 2.0
 
 MakeProcess = Callable[..., ClientProcess]
 
@@ -113,6 +115,8 @@ class ChoosingConnector:
         process = self._process
         if process is not None:
             process.close()
+            # Where the reactor leaves signals alone nobody tells us that it has ended.
+            process.gone.addTimeout(END_S, self._clock, lambda _, __: None)
             await process.gone
 
 
