@@ -59,6 +59,7 @@ class Database:
         self._reactor = reactor
         self._outstanding: dict[Unit, None] = {}
         self._octets = 0
+        self._gathered: list[Unit] = []  # in this turn; the writers don't know them yet
         self._turn = itertools.count()
         self._closed = False
         self._readers = Readers(engine, call_from_thread=reactor.callFromThread)
@@ -109,6 +110,7 @@ class Database:
             except MailError:
                 log.warn("the node number could not be given back")
         self._closed = True
+        self._hand_over()
         self._readers.stop()
         for writer in self._writers:
             writer.stop()
@@ -178,9 +180,21 @@ class Database:
         unit.answer = Deferred(lambda _: self._forget(unit))
         self._outstanding[unit] = None
         self._octets += unit.octets
-        self._writer_of(unit).submit(unit)
+        self._gathered.append(unit)
+        if len(self._gathered) == 1:
+            self._reactor.callLater(0, self._hand_over)
         answer: Deferred[Any] = unit.answer
         return answer
+
+    def _hand_over(self) -> None:
+        """Give the writers what came in this turn of the reactor.
+
+        A writer that woke with the first unit of a turn would wait for the interpreter until
+        the turn is over, and be woken in vain each time that a system call lets go of it.
+        """
+        gathered, self._gathered = self._gathered, []
+        for unit in gathered:
+            self._writer_of(unit).submit(unit)
 
     def _writer_of(self, unit: Unit) -> Writer:
         number = min(unit.accounts) if unit.accounts else next(self._turn)

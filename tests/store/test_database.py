@@ -117,6 +117,25 @@ def test_the_answers_of_a_batch_take_one_wake_up(started: Started) -> None:
     assert started.reactor.woken - woken == 2
 
 
+def test_the_writer_sees_a_turns_units_when_it_is_over(started: Started) -> None:
+    begun = threading.Event()
+    with started.reactor.turn():
+        later = answers(*(started.database.write(lambda c: begun.set()) for _ in range(3)))
+        assert not begun.wait(0.1)
+    started.until(later)
+    assert begun.is_set()
+
+
+def test_the_units_of_the_last_turn_are_written(engine: Engine) -> None:
+    started = Started(engine)
+    with started.reactor.turn():
+        later = answers(started.database.write(lambda c: write_note(c, "a")))
+        started.database.unwell(StoreUnavailable())  # no other unit is waited for then
+        closed = answers(started.database.close())
+    assert started.until(later) == ["a"]
+    started.until(closed)
+
+
 def answers_of(*deferreds: Deferred[Any]) -> Deferred[Any]:
     return gatherResults(list(deferreds))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from twisted.internet.task import Clock
@@ -19,13 +20,33 @@ PATIENCE_S = 30.0
 
 
 class PumpedReactor(Clock):
-    """Time stands still until :meth:`advance`; threads are real."""
+    """Time stands still until :meth:`advance`; threads are real.
+
+    The turn of whoever calls is over at once, but in :meth:`turn`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: queue.SimpleQueue[tuple[Callable[..., object], Any, Any]] = queue.SimpleQueue()
         # How many wake-ups the threads caused.
         self.woken = 0
+        self._is_in_turn = False
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One turn of the reactor: what is to be called without delay is called behind it."""
+        self._is_in_turn = True
+        yield
+        self._is_in_turn = False
+        self.advance(0)
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> Any:
+        made = super().callLater(delay, callable, *args, **kw)
+        if not delay and not self._is_in_turn:
+            self.advance(0)
+        return made
 
     def callFromThread(self, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         self._calls.put((call, args, kwargs))
