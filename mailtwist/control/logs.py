@@ -72,7 +72,7 @@ def observer(stream: TextIO, formatter: Formatter, lowest: Any) -> Any:
 def json_line(event: LogEvent) -> str:
     """One JSON object: time, level, event, session, then the event's own fields."""
     line: dict[str, Any] = {
-        "time": _time(event).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": _timestamp(event.get("log_time", 0.0)),
         "level": _level(event).name,
         "event": _text(event),
     }
@@ -103,8 +103,9 @@ def human_line(event: LogEvent) -> str:
     return line
 
 
-# json.dumps would make an encoder for each line. All values are plain by then.
-_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+# json.dumps would make an encoder for each line. All values are plain by then, and none holds
+# itself.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 FORMATTERS: Final[Mapping[str, Formatter]] = {"json": json_line, "text": human_line}
 
@@ -124,6 +125,20 @@ def _time(event: LogEvent) -> datetime:
     return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
 
 
+def _timestamp(log_time: float) -> str:
+    """RFC 3339 in UTC, to the millisecond; what most lines share with the last is kept."""
+    seconds, fraction = divmod(log_time, 1)
+    milliseconds = round(fraction * 1_000_000) // 1000
+    if milliseconds == 1000:
+        seconds, milliseconds = seconds + 1, 0
+    return f"{_to_the_second(seconds)}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+
+
 def _text(event: LogEvent) -> str:
     text = event.get("log_format")
     # Nearly all texts are fixed; to format them costs more than the rest of a line.
@@ -133,16 +148,21 @@ def _text(event: LogEvent) -> str:
 
 
 def _fields(event: LogEvent) -> dict[str, Any]:
+    # Nearly all values are strings; this is done for each of every line.
     return {
-        name: _plain(value)
-        for name, value in event.items()
-        if _is_shown(name) and value is not None and value != ""
+        name: value[:MAX_VALUE] if type(value) is str else _plain(value)
+        for name in _shown_names(tuple(event))
+        if (value := event[name]) is not None and value != ""
     }
 
 
 @lru_cache(maxsize=1000)
+def _shown_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which fields of an event belong in its line; events of one place have the same names."""
+    return tuple(name for name in names if _is_shown(name))
+
+
 def _is_shown(name: str) -> bool:
-    """Whether a field of this name belongs in a line."""
     if name.startswith("log_") or name in _FOREIGN:
         return False
     return not any(word in name.lower() for word in SECRET_NAMES)

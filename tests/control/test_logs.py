@@ -45,6 +45,20 @@ def test_a_line_is_an_event_with_its_fields():
     }
 
 
+@pytest.mark.parametrize(
+    ("log_time", "shown"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_767_225_599.0015, "2025-12-31T23:59:59.001Z"),
+        (1_767_225_599.0019997, "2025-12-31T23:59:59.002Z"),
+        (1_767_225_599.9999996, "2026-01-01T00:00:00.000Z"),
+    ],
+)
+def test_times_are_cut_to_the_millisecond_of_their_microsecond(log_time, shown):
+    line = json.loads(logs.json_line({"log_format": "ready", "log_time": log_time}))
+    assert line["time"] == shown
+
+
 @pytest.mark.mission("ELE-61")
 def test_what_a_session_causes_bears_its_id():
     log = Log()
