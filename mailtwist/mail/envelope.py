@@ -62,7 +62,7 @@ def summarise(fields: Fields) -> Summary:
     subject = decode_words(get(b"subject", b""))[:MAX_SUBJECT]
     sent = parse_date(get(b"date", b""))
     return Summary(
-        get(b"message-id", b"")[:MAX_MESSAGE_ID].decode("ascii", "replace"),
+        message_id(fields),
         subject,
         fold(subject),
         _folded(get(b"from")),
@@ -72,6 +72,10 @@ def summarise(fields: Fields) -> Summary:
         sent and sent[0],
         sent and sent[1],
     )
+
+
+def message_id(fields: Fields) -> str:
+    return fields.get(b"message-id", b"")[:MAX_MESSAGE_ID].decode("ascii", "replace")
 
 
 def _folded(value: bytes | None) -> str:

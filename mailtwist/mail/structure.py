@@ -12,13 +12,13 @@ place of each part are then stored beside the message, ready to send.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from mailtwist.mail.addresslist import Budget
 from mailtwist.mail.bodystructure import Description, describe, render
 from mailtwist.mail.delimiters import NO_DELIMITERS, Delimiters
-from mailtwist.mail.envelope import Summary, render_envelope, summarise
+from mailtwist.mail.envelope import Summary, message_id, render_envelope, summarise
 from mailtwist.mail.fields import read_fields
 from mailtwist.mail.parts import Kind, encode_line
 
@@ -60,6 +60,34 @@ class Structure:
     sent_day: int | None
     has_attachment: bool
     received_count: int
+
+
+class _Unread(Structure):
+    """Of a message that no mailbox gets: its header was looked at, the rest is read on demand."""
+
+    __slots__ = ("_parser",)
+
+    _parser: Parser
+
+    def __init__(
+        self, parser: Parser, *, header_octets: int, received_count: int, message_id: str
+    ) -> None:
+        self._set("_parser", parser)
+        self._set("header_octets", header_octets)
+        self._set("received_count", received_count)
+        self._set("message_id", message_id)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what is not set yet is asked for here.
+        if name not in Structure.__slots__:
+            raise AttributeError(name)
+        whole = self._parser.close()
+        for each in fields(whole):
+            self._set(each.name, getattr(whole, each.name))
+        return getattr(whole, name)
 
 
 class _Open:
@@ -125,8 +153,15 @@ class Parser:
         if self._waiting >= self._window:
             self._examine(is_last=False)
 
-    def close(self) -> Structure:
-        """The structure of what was fed."""
+    def close(self, *, passing: bytes | None = None) -> Structure:
+        """The structure of what was fed.
+
+        ``passing``: the same octets in one piece, of a message that no mailbox gets. Little more
+        than its header is ever asked for, and the rest is made when it is.
+        """
+        if passing is not None and not (self._base or self._data):
+            self._blocks = [passing]
+            return self._unread()
         self._examine(is_last=True)
         octets = self._base + len(self._data)
         self._close_parts(0, len(self._data))
@@ -151,14 +186,27 @@ class Parser:
             self._received,
         )
 
+    def _unread(self) -> Structure:
+        """What is to be known of any message, of one that has stayed within a window."""
+        self._gather()
+        found = self._next_blank_line()
+        end = found[0] if isinstance(found, tuple) else len(self._data)
+        header, received = read_fields(self._data[: min(end, MAX_HEADER)])
+        return _Unread(
+            self, header_octets=end, received_count=received, message_id=message_id(header)
+        )
+
     # -- the window -----------------------------------------------------------------------
 
-    def _examine(self, *, is_last: bool) -> None:
+    def _gather(self) -> None:
         if self._data:
             self._blocks.insert(0, self._data)
         self._data = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
         self._blocks = []
         self._waiting = 0
+
+    def _examine(self, *, is_last: bool) -> None:
+        self._gather()
         while self._find_header_end(is_last) if self._in_header else self._find_delimiter(is_last):
             pass
         if not is_last:

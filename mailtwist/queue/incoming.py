@@ -16,7 +16,7 @@ from mailtwist.queue.passing import Passing, missing_fields
 from mailtwist.queue.plan import CHECKS, DeliveryPlan, make_plan, with_verdict
 from mailtwist.store.content import Spool, Spooled
 from mailtwist.store.deliver import Acceptance
-from mailtwist.store.directory import Foreign
+from mailtwist.store.directory import Foreign, Target
 from mailtwist.store.queue.values import Notify
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class StoredMessage:
         try:
             if self._passing is not None and (rest := self._passing.close()):
                 await self._spool.write(rest)
-            spooled = await self._spool.finish()
+            spooled = await self._spool.finish(is_kept=self._is_kept())
             plan = await self._commit(spooled)
         except BaseException:
             await self.discard()
@@ -100,6 +100,14 @@ class StoredMessage:
             **self._disclosed(spooled),
         )
         return str(plan.queue_id)
+
+    def _is_kept(self) -> bool:
+        """Whether a mailbox here is to get it, or may: the sender's own one."""
+        return self._wants_copy or _stays(self._envelope)
+
+    @property
+    def _wants_copy(self) -> bool:
+        return self._origin.is_authenticated and self._intake.settings.delivery.sent_copy
 
     def _disclosed(self, spooled: Spooled) -> dict[str, object]:
         """What a developer wants to see of each mail, and nobody else's log should hold."""
@@ -145,8 +153,7 @@ class StoredMessage:
         self, plan: DeliveryPlan, spooled: Spooled, passing: Passing, now: int
     ) -> None:
         intake, origin, mail = self._intake, self._origin, self._envelope.mail
-        has_copy = origin.is_authenticated and intake.settings.delivery.sent_copy
-        has_copy = has_copy and not _is_captured(plan, origin)
+        has_copy = self._wants_copy and not _is_captured(plan, origin)
         author = Author(
             origin.hostname, origin.account_id, has_copy, is_login=origin.is_authenticated
         )
@@ -173,6 +180,14 @@ def _is_captured(plan: DeliveryPlan, origin: Origin) -> bool:
 def _leaves(envelope: Envelope) -> bool:
     return any(
         isinstance(target, Foreign)
+        for recipient in envelope.recipients
+        for target in recipient.targets
+    )
+
+
+def _stays(envelope: Envelope) -> bool:
+    return any(
+        isinstance(target, Target)
         for recipient in envelope.recipients
         for target in recipient.targets
     )

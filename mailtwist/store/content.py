@@ -91,8 +91,8 @@ class Spool:
         while len(self._gathered) > CHUNK:
             await self._send_chunk()
 
-    async def finish(self) -> Spooled:
-        """End the message. Raises: as :meth:`write`."""
+    async def finish(self, *, is_kept: bool = True) -> Spooled:
+        """End the message. ``is_kept``: a mailbox gets it. Raises: as :meth:`write`."""
         if self._failure is not None:
             raise self._failure
         data: bytes | None = None
@@ -102,7 +102,7 @@ class Spool:
         else:
             data = bytes(self._gathered)
         self._gathered.clear()
-        structure = self._parser.close()
+        structure = self._parser.close(passing=None if is_kept else data)
         digest = self._sha256.digest()
         return Spooled(self._content_id, self.octets, digest, data, structure)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+from dataclasses import asdict
 from email.message import Message
 from email.mime.application import MIMEApplication
 from email.mime.message import MIMEMessage
@@ -118,6 +119,20 @@ def test_the_blocks_never_matter(data: bytes, step: int, window: int) -> None:
 @given(HOSTILE)
 def test_one_octet_at_a_time_gives_the_same(data: bytes) -> None:
     assert parse(data, window=1, step=1) == parse(data)
+
+
+@given(HOSTILE, st.sampled_from([1, 64, 65536]))
+@example(b"", 64)
+@example(b"x: " + b"y" * 65536 + b"\r\nMessage-ID: <1>\r\nReceived: x\r\n\r\n", 1 << 20)
+def test_what_is_read_later_is_the_same(data: bytes, window: int) -> None:
+    whole = asdict(parse(data))
+    for name, value in whole.items():
+        parser = Parser(window=window)
+        parser.feed(data)
+        later = parser.close(passing=data)
+        # Each of them may be the one that is asked for first.
+        assert getattr(later, name) == value
+        assert asdict(later) == whole
 
 
 @given(HOSTILE)
