@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
@@ -39,40 +40,25 @@ class StoredMessage:
         self._is_watched = origin.is_authenticated or _is_looked_at(envelope)
         if self._is_watched or self._is_judged:
             self._passing = self._look()
-            self.write = self._write
-        else:
-            self.write = spool.write
 
     def _look(self) -> Passing:
         origin, intake = self._origin, self._intake
         # Strangers' mail that an alias sends on is not ours to vouch for.
         is_signed = origin.may_relay and intake.signs and _leaves(self._envelope)
+        # Nothing in here leads back to this message: it goes, octets and all, when it is done,
+        # and not when the collector comes.
         return Passing(
-            rewrite=self._completed if origin.is_authenticated else self._cleaned,
+            rewrite=partial(_completed if origin.is_authenticated else _cleaned, intake, origin),
             is_signed=is_signed,
             is_judged=self._is_judged,
         )
 
-    def _completed(self, header: bytes) -> bytes:
-        database = self._intake.database
-        above = missing_fields(
-            header,
-            message_id=f"{database.ids.next():x}@{self._origin.hostname}",
-            seconds=self._intake.now() / 1_000_000,
-        )
-        return above + header
-
-    def _cleaned(self, header: bytes) -> bytes:
-        """Without what a stranger says that we found."""
-        ours, server = self._origin.hostname, self._intake.settings.hostname
-        header = without_ours(header, ours)
-        return header if ours == server else without_ours(header, server)
-
-    async def _write(self, block: bytes) -> None:
-        assert self._passing is not None
-        block = self._passing.take(block)
-        if block:
-            await self._spool.write(block)
+    async def write(self, block: bytes) -> None:
+        if self._passing is not None:
+            block = self._passing.take(block)
+            if not block:
+                return
+        await self._spool.write(block)
 
     async def accept(self) -> str:
         # Once it is under way, the end of the connection does not stop it: what is
@@ -170,6 +156,23 @@ class StoredMessage:
             log.debug("spool not discarded", session=self._origin.session_id)
         except Exception:
             log.failure("spool not discarded", session=self._origin.session_id)
+
+
+def _completed(intake: Intake, origin: Origin, header: bytes) -> bytes:
+    """With the fields that a submission must have."""
+    above = missing_fields(
+        header,
+        message_id=f"{intake.database.ids.next():x}@{origin.hostname}",
+        seconds=intake.now() / 1_000_000,
+    )
+    return above + header
+
+
+def _cleaned(intake: Intake, origin: Origin, header: bytes) -> bytes:
+    """Without what a stranger says that we found."""
+    ours, server = origin.hostname, intake.settings.hostname
+    header = without_ours(header, ours)
+    return header if ours == server else without_ours(header, server)
 
 
 def _is_captured(plan: DeliveryPlan, origin: Origin) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -409,6 +411,24 @@ def test_a_message_in_ascii_needs_no_8bitmime(bench: Bench, letter: bytes, body:
     mail = Mail(parse_address("alice@example.com"), body="8BITMIME")
     bench.receive("x@far.test", letter=letter, mail=mail)
     assert bench.queued()[0].body == body
+
+
+@pytest.mark.parametrize("name", ["x@far.test", "bob@example.com"])
+@pytest.mark.parametrize("is_login", [False, True])
+def test_a_message_that_is_done_waits_for_no_collector(
+    bench: Bench, name: str, is_login: bool
+) -> None:
+    envelope = Envelope(Mail(None), bench.admit(name, may_relay=True))
+    incoming = bench.intake.receive(envelope, bench.login if is_login else RELAY, limit=1000)
+    gone = weakref.ref(incoming)
+    gc.disable()
+    try:
+        now(incoming.write(LETTER))
+        now(incoming.accept())
+        del incoming
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # -- the runner -------------------------------------------------------------------------------
