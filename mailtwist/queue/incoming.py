@@ -127,10 +127,13 @@ class StoredMessage:
             origin.hostname,
             origin.is_tls,
             self._envelope.reverse_path,
+            header=passing.original,
+            is_too_long=passing.too_long,
+            signatures=passing.signatures(),
             is_relay=origin.may_relay,
         )
         verdict = origin.verdict
-        verdict += await self._intake.checks.at(Stage.DATA, passing.facts(known))
+        verdict += await self._intake.checks.at(Stage.DATA, known)
         if verdict.refusal is not None:
             raise verdict.refusal
         return verdict

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from mailtwist.mail.dkim import BodyHasher, HashedMessage
-from mailtwist.mail.dkim_signatures import FIELD, Signed
+from mailtwist.mail.dkim_signatures import FIELD, Candidate, Signed
 from mailtwist.mail.trace import date_time
-from mailtwist.policy.checks import Facts
 from mailtwist.store.queue.values import Priority
 
 # Octets of a header that are looked at.
@@ -37,9 +35,9 @@ class Passing:
         self, *, rewrite: Rewrite | None = None, is_signed: bool = False, is_judged: bool = False
     ) -> None:
         self.header = b""
+        self.original = b""  # the header as it came, where signatures are looked for
         self.is_ascii = True
         self.too_long = False  # the header; nothing is known of it
-        self._original = b""
         self._rewrite = rewrite
         self._is_judged = is_judged
         self._signatures: Signed | None = None
@@ -77,7 +75,7 @@ class Passing:
         return self._passed(header + whole[end:])
 
     def _look_for_signatures(self, header: bytes, body: bytes) -> None:
-        self._original = header
+        self.original = header
         if FIELD in header.lower():
             self._signatures = Signed(header)
             self._signatures.feed(body)
@@ -92,12 +90,9 @@ class Passing:
         """What a signature is made of, after :meth:`close`."""
         return self._hasher.close() if self._hasher is not None else None
 
-    def facts(self, client: Facts) -> Facts:
-        """What the checks of the message are to know, after :meth:`close`."""
-        signatures = self._signatures.close() if self._signatures is not None else ()
-        return replace(
-            client, header=self._original, signatures=signatures, is_too_long=self.too_long
-        )
+    def signatures(self) -> tuple[Candidate, ...]:
+        """Those that the message came with, after :meth:`close`."""
+        return self._signatures.close() if self._signatures is not None else ()
 
     @property
     def priority(self) -> Priority:
