@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
+from math import floor
 from typing import Final
 
 from mailtwist.mail.address import Address
@@ -77,7 +79,13 @@ def clean_helo(helo: str) -> str:
 
 def date_time(seconds: float) -> str:
     """The date-time of RFC 5322 §3.3, in UTC. Independent of the locale."""
-    at = time.gmtime(seconds)
+    return _date_time(floor(seconds))
+
+
+# Many messages come in a second.
+@lru_cache(maxsize=64)
+def _date_time(second: int) -> str:
+    at = time.gmtime(second)
     month = _MONTHS[3 * at.tm_mon - 3 : 3 * at.tm_mon]
     return (
         f"{_DAYS[at.tm_wday]}, {at.tm_mday} {month} {at.tm_year:04d} "

@@ -96,8 +96,7 @@ def make_plan(
     captured: dict[_Place, list[str]] = {}
     foreign: dict[str, values.Recipient] = {}
     announced: list[values.Recipient] = []
-    top = return_path(envelope.reverse_path)
-    reverse_path = str(envelope.reverse_path or "")
+    top, reverse_path = b"", ""
     for recipient in envelope.recipients:
         for target in recipient.targets:
             if isinstance(target, Foreign):
@@ -109,6 +108,9 @@ def make_plan(
                 captured.setdefault(key, []).append(_spelled(recipient, target))
             if key in entries:
                 continue
+            if not entries:
+                top = return_path(envelope.reverse_path)
+                reverse_path = str(envelope.reverse_path or "")
             entries[key] = Entry(
                 account_id=target.account_id,
                 mailbox=target.mailbox,
