@@ -87,6 +87,7 @@ class Pump:
         self._failure: Failure | None = None  # what the coroutine waited for came to
         self._advancing = False
         self._cancelled = False
+        self._held = False  # what runs goes on to its end, whatever becomes of the peer
         self._reading = True
         self._registered = False
         self._out: list[bytes] = []
@@ -296,9 +297,30 @@ class Pump:
 
     def _cancel(self) -> None:
         """Tell the coroutine, once, that there is no peer left; its clean-up may wait in peace."""
-        if self._waiting is not None and not self._cancelled:
+        if self._waiting is not None and not self._cancelled and not self._held:
             self._cancelled = True
             self._waiting.cancel()
+
+    async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await, in a unit, work that goes on to its end even when the connection is lost.
+
+        What `shielded` does, for what comes too often to make Deferreds for it.
+        Raises: CancelledError for whatever came of it when the connection was lost meanwhile.
+        """
+        self._held = True
+        try:
+            result = await work
+        except Exception:
+            self._let_go()
+            raise
+        self._let_go()
+        return result
+
+    def _let_go(self) -> None:
+        self._held = False
+        if self.lost and not self._cancelled:
+            self._cancelled = True
+            raise CancelledError()
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:

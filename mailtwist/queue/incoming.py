@@ -9,7 +9,6 @@ from twisted.logger import Logger
 
 from mailtwist.errors import MailError
 from mailtwist.mail.authentication_results import without_ours
-from mailtwist.net.pump import shielded
 from mailtwist.policy.checks import Facts, Stage, Verdict
 from mailtwist.queue.envelope import Author, Envelope, Origin
 from mailtwist.queue.message import Arrival
@@ -61,11 +60,10 @@ class StoredMessage:
         await self._spool.write(block)
 
     async def accept(self) -> str:
-        # Once it is under way, the end of the connection does not stop it: what is
-        # committed is logged, what is not is forgotten.
-        return await shielded(self._accept())
+        """Once it is under way, the end of the connection must not stop it.
 
-    async def _accept(self) -> str:
+        What is committed is logged, what is not is forgotten.
+        """
         try:
             if self._passing is not None and (rest := self._passing.close()):
                 await self._spool.write(rest)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from mailtwist.errors import MailError
 from mailtwist.mail.address import Address, parse_path
+from mailtwist.net.pump import shielded
 from mailtwist.queue.envelope import Envelope, Mail, Origin, Recipient
 from mailtwist.queue.intake import Intake
 from mailtwist.smtp.ports import Identity
@@ -115,7 +116,7 @@ class StoreMessage:
     async def _accept(self, written: Deferred[None]) -> str:
         try:
             await written
-            return await self._incoming.accept()
+            return await shielded(self._incoming.accept())
         except MailError as error:
             raise SMTPServerError(error.code, error.text) from error
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from mailtwist.mail.address import Address
 from mailtwist.policy.passwords import Scram
 from mailtwist.policy.scram import Proof
 from mailtwist.queue.envelope import Envelope, Origin, Recipient
 from mailtwist.smtp.chaos import Chaos
+
+T = TypeVar("T")
 
 LMTP = "lmtp"
 
@@ -62,8 +64,8 @@ class Incoming(Protocol):
     async def write(self, block: bytes) -> None:
         """Take a block. Raises: MailError; nothing is written after that."""
 
-    async def accept(self) -> str:
-        """Commit the message to all its recipients; its queue id.
+    def accept(self) -> Coroutine[Any, Any, str]:
+        """Commit the message to all its recipients; its queue id. Not to be cancelled.
 
         Raises: MailError, and has then forgotten the message.
         """
@@ -113,6 +115,9 @@ class Wire(Protocol):
 
     def channel_bindings(self) -> Mapping[str, bytes]: ...
     async def pause(self, seconds: float) -> None: ...
+    async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that the end of the connection does not stop."""
+
     def cut(self) -> None:
         """End the connection at once, without a word."""
 

@@ -10,7 +10,7 @@ that we read as blocks, answers out of order or raises on hostile input;
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
@@ -35,6 +35,8 @@ from mailtwist.smtp import replies
 from mailtwist.smtp.machine import Input
 from mailtwist.smtp.ports import Identity, Logins, Mailboxes, Terms
 from mailtwist.smtp.session import Session
+
+T = TypeVar("T")
 
 log = Logger()
 
@@ -157,6 +159,9 @@ class MailESMTP(Tracked, ESMTP):
     async def pause(self, seconds: float) -> None:
         if seconds:
             await deferLater(self.factory.clock, seconds)  # type: ignore[arg-type]
+
+    def to_its_end(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return self.pump.to_its_end(work)
 
     def cut(self) -> None:
         self.pump.abort()

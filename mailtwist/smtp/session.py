@@ -404,7 +404,7 @@ class Session:
 
     async def _accept(self, incoming: Incoming) -> Reply:
         try:
-            queue_id = await incoming.accept()
+            queue_id = await self.wire.to_its_end(incoming.accept())
         except MailError as error:
             return self._refusal(error)
         except Exception:

@@ -204,6 +204,61 @@ def test_a_lost_connection_cancels_what_runs_and_lets_it_clean_up() -> None:
     assert bench.wire.writes == []
 
 
+@pytest.mark.parametrize("outcome", ["committed", ValueError()])
+def test_work_may_go_on_to_its_end_when_the_connection_is_lost(outcome: Any) -> None:
+    seen: list[Any] = []
+    gates: list[Deferred[Any]] = [Deferred(), Deferred()]
+
+    async def work() -> Any:
+        await gates[0]
+        seen.append("work done")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def careful(bench: Bench, word: bytes) -> None:
+        try:
+            seen.append(await bench.pump.to_its_end(work()))
+        except CancelledError:
+            await gates[1]
+            seen.append("cleaned up")
+            raise
+
+    bench = Bench(careful)
+    bench.pump.data_received(b"a b ")
+    bench.pump.connection_lost(Failure(ConnectionDone()))
+    assert bench.pump.busy
+    gates[0].callback(None)
+    assert seen == ["work done"]
+    gates[1].callback(None)
+    assert seen == ["work done", "cleaned up"]
+    assert not bench.pump.busy
+    assert bench.errors == []
+
+
+def test_what_comes_behind_work_to_its_end_is_stopped_as_ever() -> None:
+    stopped: list[type[Exception]] = []
+    gate: Deferred[None] = Deferred()
+
+    async def work() -> None:
+        await gate
+
+    async def careless(bench: Bench, word: bytes) -> None:
+        await bench.pump.to_its_end(work())
+        try:
+            await Deferred()
+        except CancelledError as error:
+            stopped.append(type(error))
+            raise
+
+    bench = Bench(careless)
+    bench.pump.data_received(b"a ")
+    gate.callback(None)
+    bench.pump.connection_lost(Failure(ConnectionDone()))
+    assert stopped == [CancelledError]
+    assert not bench.pump.busy
+
+
 def test_close_lets_the_replies_out_and_runs_nothing_more() -> None:
     async def leave(bench: Bench, word: bytes) -> None:
         bench.pump.write(word)
