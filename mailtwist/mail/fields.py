@@ -6,7 +6,7 @@ RFC 5322 §2.2, §3.6; RFC 2045 §3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeAlias
 
 Fields: TypeAlias = Mapping[bytes, bytes]
@@ -44,7 +44,9 @@ def unquote(value: bytes) -> bytes:
     return b"\\".join([piece.replace(b"\\", b"") for piece in value.split(b"\\\\")])
 
 
-def read_fields(block: bytes) -> tuple[dict[bytes, bytes], int]:
+def read_fields(
+    block: bytes, wanted: Collection[bytes] = _WANTED
+) -> tuple[dict[bytes, bytes], int]:
     """The wanted fields of a block by lower-case name, and the number of Received.
 
     Values are unfolded and stripped. Of a field that is there twice the first
@@ -55,7 +57,7 @@ def read_fields(block: bytes) -> tuple[dict[bytes, bytes], int]:
     received = 0
     for spelled, raw in _FIELD.findall(block):
         name = spelled.lower()
-        if name not in _WANTED:
+        if name not in wanted:
             received += name == b"received"
             continue
         value = raw.translate(None, b"\r\n\0").strip(b" \t")

@@ -28,6 +28,8 @@ MAX_PARTS: Final = 1000
 MAX_HEADER: Final = 65536  # octets of one header block that are looked at
 MAX_PART_HEADERS: Final = 262144  # and of the headers of all parts together
 
+# What is read of a message that no mailbox gets.
+_OF_UNREAD: Final = frozenset((b"message-id",))
 # A message may begin with its blank line.
 _FIRST_BLANK = re.compile(rb"\r?\n")
 
@@ -191,7 +193,7 @@ class Parser:
         self._gather()
         found = self._next_blank_line()
         end = found[0] if isinstance(found, tuple) else len(self._data)
-        header, received = read_fields(self._data[: min(end, MAX_HEADER)])
+        header, received = read_fields(self._data[: min(end, MAX_HEADER)], _OF_UNREAD)
         return _Unread(
             self, header_octets=end, received_count=received, message_id=message_id(header)
         )
