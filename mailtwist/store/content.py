@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, select, text
@@ -29,7 +30,7 @@ from mailtwist.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from mailtwist.mail.structure import Structure
+    from mailtwist.mail.structure import Parser, Structure
     from mailtwist.store.database import Database
 
 CHUNK = 1 << 20
@@ -52,6 +53,14 @@ class Spooled:
     structure: Structure
 
 
+@cache
+def _parser_type() -> type[Parser]:
+    # Its tables take their time: they are loaded by who takes messages in alone.
+    from mailtwist.mail.structure import Parser
+
+    return Parser
+
+
 class Spool:
     """Takes one incoming message, block by block.
 
@@ -59,12 +68,10 @@ class Spool:
     """
 
     def __init__(self, database: Database, *, limit: int) -> None:
-        from mailtwist.mail.structure import Parser
-
         self.octets = 0
         self._database = database
         self._limit = limit
-        self._parser = Parser()
+        self._parser = _parser_type()()
         self._sha256 = hashlib.sha256()
         self._gathered = bytearray()
         self._content_id = database.ids.next()
