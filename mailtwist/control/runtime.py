@@ -67,6 +67,8 @@ HANDOVER_S: Final = 10.0
 # A thread that renders rows gives the interpreter back this often; at the default of 5 ms
 # each turn of the reactor would wait that long for it.
 SWITCH_INTERVAL_S: Final = 0.0005
+# Objects more than there were, after which the collector looks for circles.
+COLLECT_AT: Final = 10_000
 REDIS_PURPOSE: Final = "redis"
 
 
@@ -275,6 +277,9 @@ class Runtime:
         # What exists now lives as long as the process: the collector need not look at it.
         gc.collect()
         gc.freeze()
+        # Messages under way are no garbage: with the default of 700 they were looked at for each
+        # twenty of them, in vain.
+        gc.set_threshold(COLLECT_AT)
 
     async def stop(self) -> None:
         """Say 421 or BYE, let messages end, write what is accepted, close the store."""
