@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import LogLevel, globalLogPublisher
 
 from mailtwist.errors import TemporaryFailure
 from mailtwist.queue.client_content import SMALL
@@ -200,6 +202,15 @@ class Ends(OverTheChannel):
         with pytest.raises(ProcessEnded):
             await self.connect(self.sink())
 
+    async def test_the_process_ends_while_goodbye_is_said(self) -> None:
+        sink = self.sink(replies={"QUIT": "!hang"})
+        session = await self.connect(sink)
+        quitting = Deferred.fromCoroutine(session.quit())
+        await self.hanging(sink)
+        self.pair.far.close()
+        await quitting
+        self.assert_nothing_is_kept()
+
     async def test_the_server_ends(self) -> None:
         """What a host had not taken by then it never gets: the next server sends it."""
         sink = self.sink(replies={"DATA": "!hang"})
@@ -319,6 +330,12 @@ class RealProcess(ClientCase):
         self.process.close()
         await self.process.gone
         await self.gone(sink)
+
+    async def test_what_it_complains_of_is_in_our_log(self) -> None:
+        events = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        self.process.errReceived(b"Traceback: a bug\n")
+        (event,) = [event for event in events if event["log_level"] is LogLevel.warn]
+        assert event["text"] == "Traceback: a bug"
 
     async def test_it_knows_none_of_our_secrets(self) -> None:
         environment = Path(f"/proc/{self.pid}/environ").read_bytes()

@@ -44,7 +44,6 @@ class ClientProcess(ProcessProtocol):
         self._reactor = reactor
         self._connect_timeout = connect_timeout
         self._tell_ended = ended
-        self._complaint = b""
         self.proxy = ProxyConnector(reactor, ready=ready, ended=self._ended)
         self.gone: Deferred[None] = Deferred()
 
@@ -88,13 +87,11 @@ class ClientProcess(ProcessProtocol):
 
     @override
     def errReceived(self, data: bytes) -> None:
-        self._complaint = (self._complaint + data)[-MAX_COMPLAINT:]
+        text = data[:MAX_COMPLAINT].decode("utf-8", "replace").strip()
+        log.warn("the client process complains", text=text)
 
     @override
     def processEnded(self, reason: Failure) -> None:
-        if self._complaint:
-            text = self._complaint.decode("utf-8", "replace").strip()
-            log.warn("the client process complained", text=text)
         self.close()
         self.gone.callback(None)
 

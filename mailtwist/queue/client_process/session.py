@@ -7,6 +7,7 @@ number when it has told that the session ended in answer to something, or when i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -71,7 +72,9 @@ class ProxySession:
     async def quit(self) -> None:
         if self.is_open:
             self.is_open = False
-            await self._ask(["quit", self._number])
+            # Where the process ends first, so does the session.
+            with suppress(TemporaryFailure):
+                await self._ask(["quit", self._number])
 
     def abort(self) -> None:
         if not self.is_open:
