@@ -43,7 +43,7 @@ class StoredMessage:
     def _look(self) -> Passing:
         origin, intake = self._origin, self._intake
         # Strangers' mail that an alias sends on is not ours to vouch for.
-        is_signed = origin.may_relay and intake.signs and _leaves(self._envelope)
+        is_signed = origin.may_relay and intake.signs and _has(self._envelope, Foreign)
         # Nothing in here leads back to this message: it goes, octets and all, when it is done,
         # and not when the collector comes.
         return Passing(
@@ -87,7 +87,7 @@ class StoredMessage:
 
     def _is_kept(self) -> bool:
         """Whether a mailbox here is to get it, or may: the sender's own one."""
-        return self._wants_copy or _stays(self._envelope)
+        return self._wants_copy or _has(self._envelope, Target)
 
     @property
     def _wants_copy(self) -> bool:
@@ -181,17 +181,10 @@ def _is_captured(plan: DeliveryPlan, origin: Origin) -> bool:
     return any(entry.inbox and entry.account_id == origin.account_id for entry in plan.entries)
 
 
-def _leaves(envelope: Envelope) -> bool:
+def _has(envelope: Envelope, kind: type[Foreign | Target]) -> bool:
+    """Whether any of it leaves (Foreign), or stays (Target)."""
     return any(
-        isinstance(target, Foreign)
-        for recipient in envelope.recipients
-        for target in recipient.targets
-    )
-
-
-def _stays(envelope: Envelope) -> bool:
-    return any(
-        isinstance(target, Target)
+        isinstance(target, kind)
         for recipient in envelope.recipients
         for target in recipient.targets
     )
@@ -199,10 +192,6 @@ def _stays(envelope: Envelope) -> bool:
 
 def _is_looked_at(envelope: Envelope) -> bool:
     """Whether more is to be known of a message than the spool finds out."""
-    for recipient in envelope.recipients:
-        if recipient.notify and recipient.notify & Notify.SUCCESS:
-            return True
-        for target in recipient.targets:
-            if isinstance(target, Foreign):
-                return True
-    return False
+    return _has(envelope, Foreign) or any(
+        recipient.notify and recipient.notify & Notify.SUCCESS for recipient in envelope.recipients
+    )

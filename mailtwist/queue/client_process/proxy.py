@@ -81,7 +81,7 @@ class ProxyConnector:
             session = self._sessions.get(number)
             # None: what it says has crossed our last word to it.
             if session is not None:
-                session.received([verb, *rest])
+                session.received(verb, *rest)
         elif not self.is_ready:
             self.is_ready = True
             self._ready()

@@ -94,17 +94,19 @@ class ProxySession:
 
     def _end(self) -> None:
         """Nobody here wants it any more."""
-        self.is_open = False
         self._waiting = None
         self._wire.send(["end", self._number])
+        self._over()
+
+    def _over(self) -> None:
+        self.is_open = False
         self._wire.forget(self._number)
 
     # -- what the process tells --------------------------------------------------------------------
 
-    def received(self, words: Words) -> None:
-        """Take what follows the number."""
-        verb, *rest = words
-        _VERBS[verb](self, *rest)
+    def received(self, verb: str, *words: Any) -> None:
+        """Take a frame; ``words``: what follows the number."""
+        _VERBS[verb](self, *words)
 
     def lost(self) -> None:
         """The process is gone."""
@@ -117,14 +119,13 @@ class ProxySession:
         self._answer(None)
 
     def _failed(self, reply: Words, tls: str) -> None:
-        self._wire.forget(self._number)
+        self._over()
         self._fail(Undeliverable(values.to_reply(reply), host=self.host, tls=tls))
 
     def _replied(self, is_open: bool, replies: list[Words]) -> None:
         # After `abort` it is over, though the process may not have heard of that yet.
         if not is_open:
-            self.is_open = False
-            self._wire.forget(self._number)
+            self._over()
         self._answer(tuple(map(values.to_reply, replies)))
 
     def _closed(self, reply: Words) -> None:
@@ -134,12 +135,11 @@ class ProxySession:
             self._end()
 
     def _ended(self) -> None:
-        self._wire.forget(self._number)
+        self._over()
         self._answer(None)
 
     def _stumbled(self, text: str) -> None:
-        self.is_open = False
-        self._wire.forget(self._number)
+        self._over()
         self._fail(TemporaryFailure(detail=text))
 
     def _wanted(self, is_first: bool) -> None:
